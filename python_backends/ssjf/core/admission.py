@@ -1,0 +1,90 @@
+"""How much may run: slots, groups and KV tokens."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ssjf.core.errors import UnknownJob
+from ssjf.core.job import Job
+from ssjf.core.settings import CoreSettings
+
+# An answer that outgrew its prediction reserves this much more than it has, so that it need not be corrected at
+# every token and the engine has room for the next ones.
+_HEADROOM = 1.25
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """A job that was handed to the engine. `reserved`: KV tokens held for it; `charged`: work charged to its tenant."""
+
+    job: Job
+    reserved: int
+    charged: float
+    started: float
+    cancelled: bool = False
+
+
+class Admission:
+    """The jobs in the engine against the limits in force.
+
+    A job that is larger than the whole token budget may run when nothing else does: refusing it would depend on a limit
+    that can change while it waits, and whether its prompt fits the engine at all is the engine's to say.
+    """
+
+    def __init__(self, settings: CoreSettings):
+        self.settings = settings
+        self.tokens = 0
+        self._running: dict[int, Running] = {}
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def __contains__(self, job_id: int) -> bool:
+        return job_id in self._running
+
+    def free_slots(self) -> int:
+        """How many jobs may start now by the batching mode, KV tokens aside."""
+        settings, inflight = self.settings, len(self._running)
+        if settings.batching == "continuous":
+            return settings.max_inflight + settings.over_dispatch - inflight  # below 0 after a limit was lowered
+        if inflight:
+            return 0
+        return 1 if settings.batching == "none" else min(settings.batch_size, settings.max_inflight)
+
+    def room(self) -> float:
+        """KV tokens that may still be reserved; below 0 when answers outgrew their predictions."""
+        budget = self.settings.max_inflight_tokens
+        if budget is None or not self._running:
+            return math.inf
+        return budget - self.tokens
+
+    def start(self, job: Job, work: float, now: float) -> None:
+        self._running[job.job_id] = Running(job, job.kv_tokens, work, now)
+        self.tokens += job.kv_tokens
+
+    def grow(self, job_id: int, output_tokens: int) -> None:
+        """Correct the reservation of a job that has produced `output_tokens` so far, all sequences together."""
+        running = self.get(job_id)
+        job = running.job
+        if job.prompt_tokens + output_tokens <= running.reserved:
+            return
+        most = job.max_tokens * job.sequences
+        reserved = job.prompt_tokens + max(output_tokens, min(most, math.ceil(output_tokens * _HEADROOM)))
+        self.tokens += reserved - running.reserved
+        running.reserved = reserved
+
+    def get(self, job_id: int) -> Running:
+        """The running job. Raises UnknownJob."""
+        try:
+            return self._running[job_id]
+        except KeyError:
+            raise UnknownJob(job_id, "running") from None
+
+    def end(self, job_id: int) -> Running:
+        """Free the job's slot and tokens. Raises UnknownJob."""
+        running = self._running.pop(job_id, None)
+        if running is None:
+            raise UnknownJob(job_id, "running")
+        self.tokens -= running.reserved
+        return running

@@ -1,0 +1,290 @@
+"""The scheduler: jobs in, decisions out. Owns every job from submit until it is finished, expired or cancelled.
+
+Not thread-safe and without a clock: one owner calls it and passes `now` (seconds, never decreasing).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, NamedTuple
+
+from ssjf.core.admission import Admission, Running
+from ssjf.core.errors import DeadlineExceeded, InvalidRequest, InvalidSetting, QueueFull
+from ssjf.core.guardrail import Guardrail
+from ssjf.core.job import Job, LengthPrediction
+from ssjf.core.policies.aging import SsjfAging
+from ssjf.core.policies.base import Policy
+from ssjf.core.policies.registry import make_policy
+from ssjf.core.prior import LengthPrior
+from ssjf.core.queue import WaitingQueue
+from ssjf.core.settings import LIVE_LIMITS, POLICY_SETTINGS, CoreSettings
+from ssjf.core.snapshot import Limits, Snapshot
+
+# The derived aging rate is renewed when the mean length has moved by this factor; checked every so many answers.
+_RATE_DRIFT = 1.5
+_RATE_CHECK_EVERY = 128
+# Weight of the newest answer in the running mean time that a job spends in the engine.
+_SERVICE_GAIN = 0.05
+# What to tell a refused client while no answer has been finished yet.
+_UNKNOWN_RETRY_S = 1.0
+
+
+class Schedule(NamedTuple):
+    """One decision: jobs to hand to the engine now, in this order, and jobs that missed their start deadline."""
+
+    dispatch: list[Job]
+    expired: list[Job]
+
+
+@dataclass(slots=True)
+class Counts:
+    """What has happened since the start."""
+
+    dispatched: int = 0
+    finished: int = 0
+    cancelled: int = 0
+    expired: int = 0
+    rejected: int = 0
+    requeued: int = 0
+
+
+class Scheduler:
+    """The cycle: `submit` jobs, `schedule` after every event, `finish` what the engine ended.
+
+    `schedule` must be called after each of submit, finish, requeue, set_limits, and at `next_event`; calling it more
+    often is harmless. Raises InvalidSetting for settings that do not fit together.
+    """
+
+    def __init__(self, settings: CoreSettings):
+        self.settings = settings
+        self.counts = Counts()
+        self.guardrail = Guardrail(settings)
+        self._prior = LengthPrior(settings.prior_tokens, settings.prior_window)
+        self._rate_mean = self._prior.mean()  # what the aging rate in force was derived from
+        self._mean_service_s: float | None = None
+        self._admission = Admission(settings)
+        self._queue = WaitingQueue(
+            make_policy(settings.policy, settings),
+            settings.tenant_weights,
+            max_wait_s=settings.max_wait_s,
+            budgeted=settings.max_inflight_tokens is not None,
+        )
+
+    # -- the life of a job ---------------------------------------------------------------------------------------
+
+    def submit(self, job: Job, now: float) -> None:
+        """Take a job into the queue.
+
+        Raises QueueFull at the limits of requests or bytes, DeadlineExceeded if its deadline has passed already, and
+        InvalidRequest for a priority class that does not exist or an id that is in use.
+        """
+        settings, queue = self.settings, self._queue
+        if not 0 <= job.priority_class < settings.priority_classes:
+            raise InvalidRequest("priority_class", job.priority_class, f"0 to {settings.priority_classes - 1}")
+        if job.job_id in queue or job.job_id in self._admission:
+            raise InvalidRequest("job_id", job.job_id, "an id that is not in use")
+        if job.start_deadline is not None and job.start_deadline <= now:
+            self.counts.rejected += 1
+            late = now - job.start_deadline
+            raise DeadlineExceeded(f"the deadline passed {late:.3f} s before the request was queued")
+        if len(queue) >= settings.max_queue or queue.size_bytes + job.size_bytes > settings.max_queue_bytes:
+            self._refuse(job)
+        queue.push(job)
+
+    def schedule(self, now: float) -> Schedule:
+        """Decide what starts now. Never exceeds slots or tokens; what it returns counts as started and as expired."""
+        queue, admission, prefill_weight = self._queue, self._admission, self.settings.prefill_weight
+        expired = queue.expire(now)
+        self.counts.expired += len(expired)
+        dispatch: list[Job] = []
+        slots = admission.free_slots()
+        while slots > len(dispatch):
+            job = queue.take(now, admission.room())
+            if job is None:
+                break
+            work = job.work(job.predicted_tokens, prefill_weight)
+            queue.charge(job, work)
+            admission.start(job, work, now)
+            dispatch.append(job)
+        self.counts.dispatched += len(dispatch)
+        return Schedule(dispatch, expired)
+
+    def progress(self, job_id: int, output_tokens: int, now: float) -> None:
+        """A running job has produced `output_tokens` so far, all sequences together; may exceed its prediction.
+
+        Raises UnknownJob if it is not running.
+        """
+        self._admission.grow(job_id, output_tokens)
+
+    def finish(self, job_id: int, output_tokens: int, now: float, *, learn: bool = True) -> None:
+        """A running job has left the engine with `output_tokens`, all sequences together.
+
+        `learn`: whether it ended by itself, so that its length says something about lengths (not so when cancelled or
+        failed). Raises UnknownJob if it is not running.
+        """
+        running = self._admission.end(job_id)
+        job = running.job
+        length = output_tokens / job.sequences
+        self._queue.correct(job, job.work(length, self.settings.prefill_weight) - running.charged)
+        self.counts.finished += 1
+        if learn and not running.cancelled:
+            self._learn(running, length, now)
+
+    def cancel(self, job_id: int, now: float) -> Literal["waiting", "running"] | None:
+        """The client has gone. A waiting job leaves at once; a running one keeps its slot until `finish`.
+
+        Returns where the job was; None if it is not here.
+        """
+        if self._queue.remove(job_id) is not None:
+            self.counts.cancelled += 1
+            return "waiting"
+        if job_id not in self._admission:
+            return None
+        running = self._admission.get(job_id)
+        self.counts.cancelled += not running.cancelled
+        running.cancelled = True
+        return "running"
+
+    def requeue(self, job_id: int, now: float) -> bool:
+        """The engine gave a running job up before anything of it was sent to the client.
+
+        True: it waits again, before all others of its tenant and class. False: it was queued again once before, or is
+        cancelled; it is out of the scheduler and the caller answers with an error. Either way its slot is free and it
+        must not be finished. Raises UnknownJob if it is not running.
+        """
+        running = self._admission.end(job_id)
+        job = running.job
+        self._queue.correct(job, -running.charged)
+        if running.cancelled or job.requeued:
+            self.counts.finished += 1
+            return False
+        job.requeued = True
+        self.counts.requeued += 1
+        self._queue.push_front(job)
+        return True
+
+    def next_event(self, now: float) -> float | None:
+        """When `schedule` has to be called although nothing else happens: the earliest start deadline.
+
+        Becoming overdue is no such event: whatever is admissible has been dispatched already, and an overdue job only
+        goes before others at the next free slot.
+        """
+        return self._queue.next_deadline()
+
+    # -- changes on a live server ----------------------------------------------------------------------------------
+
+    def set_policy(self, name: str, now: float, **changes: Any) -> None:
+        """Order what waits, and what will come, by another policy. Running jobs are not touched. O(n).
+
+        `changes`: settings of policies, aging_rate, sept_tail_beta, prefill_weight, random_seed. Raises InvalidSetting
+        and leaves everything as it was.
+        """
+        _check_keys(changes, POLICY_SETTINGS)
+        settings = replace(self.settings, policy=name, **changes)
+        make_policy(name, settings)  # refuses unknown names before anything changes
+        self._apply(settings)
+        self._reorder()
+
+    def set_limits(self, now: float, **changes: Any) -> None:
+        """Change limits: any of settings.LIVE_LIMITS. Jobs that run or wait beyond a lowered limit stay.
+
+        Raises InvalidSetting and leaves everything as it was.
+        """
+        _check_keys(changes, LIVE_LIMITS)
+        self._apply(replace(self.settings, **changes))
+        if "max_wait_s" in changes:
+            self._reorder()
+
+    # -- what it knows ---------------------------------------------------------------------------------------------
+
+    def prior_prediction(self, min_tokens: int = 1, max_tokens: int | None = None) -> LengthPrediction:
+        """The length to assume for a request whose prompt could not be judged: that of recent answers."""
+        return self._prior.prediction(min_tokens, max_tokens)
+
+    def __len__(self) -> int:
+        """Jobs that wait."""
+        return len(self._queue)
+
+    def snapshot(self, now: float) -> Snapshot:
+        """The state now. O(tenants that wait)."""
+        policy, counts, queue = self._queue.policy, self.counts, self._queue
+        return Snapshot(
+            policy=self.settings.policy,
+            effective_policy=policy.name,
+            guardrail_fallen=self.guardrail.fallen,
+            guardrail_changes=self.guardrail.changes,
+            tau=self.guardrail.tau,
+            bias=self.guardrail.bias,
+            aging_rate=policy.rate if isinstance(policy, SsjfAging) else None,
+            prior_mean_tokens=self._prior.mean(),
+            queue_length=len(queue),
+            queue_bytes=queue.size_bytes,
+            queue_lengths=queue.lengths(),
+            backlog_tokens=queue.backlogs(),
+            oldest_wait_s=now - queue.oldest_arrival(now),
+            in_flight=len(self._admission),
+            tokens_in_flight=self._admission.tokens,
+            mean_service_s=self._mean_service_s,
+            dispatched=counts.dispatched,
+            finished=counts.finished,
+            cancelled=counts.cancelled,
+            expired=counts.expired,
+            rejected=counts.rejected,
+            requeued=counts.requeued,
+            promotions=queue.promotions,
+            limits=Limits(**{entry.name: getattr(self.settings, entry.name) for entry in fields(Limits)}),
+        )
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _refuse(self, job: Job) -> None:
+        settings, waiting = self.settings, len(self._queue)
+        self.counts.rejected += 1
+        limit = f"{settings.max_queue} requests and {settings.max_queue_bytes} bytes"
+        raise QueueFull(waiting, self._retry_after(waiting), limit)
+
+    def _retry_after(self, waiting: int) -> float:
+        """Seconds until a tenth of the queue has left it: by Little's law, slots / mean time in a slot a second."""
+        if self._mean_service_s is None:
+            return _UNKNOWN_RETRY_S
+        slots = max(1, len(self._admission))
+        return max(1.0, 0.1 * waiting) * self._mean_service_s / slots
+
+    def _learn(self, running: Running, length: float, now: float) -> None:
+        service = now - running.started
+        known = self._mean_service_s
+        self._mean_service_s = service if known is None else known + _SERVICE_GAIN * (service - known)
+        self._prior.observe(length)
+        job = running.job
+        changed = job.prediction.source == "proxy" and self.guardrail.observe(job.predicted_tokens, length)
+        if changed or (self._prior.seen % _RATE_CHECK_EVERY == 0 and self._rate_is_stale()):
+            self._reorder()
+
+    def _rate_is_stale(self) -> bool:
+        if not isinstance(self._queue.policy, SsjfAging) or self.settings.aging_rate is not None:
+            return False
+        ratio = self._prior.mean() / self._rate_mean
+        return not 1 / _RATE_DRIFT <= ratio <= _RATE_DRIFT
+
+    def _apply(self, settings: CoreSettings) -> None:
+        self.settings = settings
+        self._admission.settings = settings
+        self._queue.max_wait_s = settings.max_wait_s
+        self._queue.set_budgeted(settings.max_inflight_tokens is not None)
+
+    def _reorder(self) -> None:
+        """Put the policy in force that settings and guardrail ask for, with a rate from the present mean length."""
+        self._rate_mean = self._prior.mean()
+        self._queue.set_policy(self._effective_policy())
+
+    def _effective_policy(self) -> Policy:
+        wanted = make_policy(self.settings.policy, self.settings, self._rate_mean)
+        if self.guardrail.fallen and wanted.uses_predictions:
+            return make_policy("fcfs", self.settings)
+        return wanted
+
+
+def _check_keys(changes: dict[str, Any], allowed: frozenset[str]) -> None:
+    for key, value in changes.items():
+        if key not in allowed:
+            raise InvalidSetting(key, value, "one of " + ", ".join(sorted(allowed)))
