@@ -1,0 +1,170 @@
+"""The way back to one client: pieces go in on the event loop, one sender thread brings them to Triton.
+
+`response_sender.send` is a round trip to the server process. When pieces arrive faster than those trips can be made,
+the waiting ones of a sequence are merged: the client sees fewer, longer pieces, never a growing queue.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Protocol
+
+from ssjf.core.errors import SchedulerError
+from ssjf.service.messages import TextChunk
+
+log = logging.getLogger("ssjf.channel")
+
+
+class Responder(Protocol):
+    """What a transport offers for one request. Every method blocks for a round trip."""
+
+    def send(self, chunk: TextChunk, final: bool) -> None: ...
+
+    def finish(self) -> None: ...
+
+    def fail(self, error: SchedulerError) -> None: ...
+
+    def is_cancelled(self) -> bool: ...
+
+
+@dataclass(slots=True)
+class RelayCounts:
+    """What the sender thread has done so far; it alone writes, others read single numbers."""
+
+    responses: int = 0
+    merged: int = 0
+    lag_s: float = 0.0
+    max_lag_s: float = 0.0
+    broken: int = 0
+
+
+class Channel:
+    """One request's answers. `push`, `finish` and `fail` never block; exactly one end reaches the client.
+
+    `_lock` guards what is pending; `_wire` serialises use of the responder, because asking a finished one whether it
+    is cancelled would touch memory that Triton has released.
+    """
+
+    def __init__(self, responder: Responder, outbox: Outbox):
+        self._responder = responder
+        self._outbox = outbox
+        self._lock = threading.Lock()
+        self._wire = threading.Lock()
+        self._pending: dict[tuple[int, int], TextChunk] = {}
+        self._queued = False
+        self._since = 0.0
+        self._ended = False
+        self._error: SchedulerError | None = None
+        self._sent_final = False
+
+    @property
+    def ended(self) -> bool:
+        """True once `finish` or `fail` was called: whatever comes later is dropped."""
+        return self._ended
+
+    def push(self, chunk: TextChunk) -> None:
+        """Queue a piece; merged with a waiting one of the same sequence."""
+        key = (chunk.batch_index, chunk.sequence_index)
+        with self._lock:
+            if self._ended:
+                return
+            waiting = self._pending.get(key)
+            if waiting is not None:
+                self._outbox.counts.merged += 1
+            self._pending[key] = waiting.joined(chunk) if waiting is not None else chunk
+            self._wake()
+
+    def finish(self) -> None:
+        """No more pieces: the last one waiting, or an empty response, becomes the final one."""
+        with self._lock:
+            if not self._ended:
+                self._ended = True
+                self._wake()
+
+    def fail(self, error: SchedulerError) -> None:
+        """End with an error; pieces still waiting are dropped."""
+        with self._lock:
+            if not self._ended:
+                self._ended, self._error = True, error
+                self._pending.clear()
+                self._wake()
+
+    def is_cancelled(self) -> bool:
+        """Ask Triton whether the client has gone (a round trip); False while the sender is busy with this request."""
+        if not self._wire.acquire(blocking=False):
+            return False
+        try:
+            return not self._sent_final and self._responder.is_cancelled()
+        finally:
+            self._wire.release()
+
+    def deliver(self) -> None:
+        """Send everything that waits. Only the sender thread calls this."""
+        with self._lock:
+            chunks, self._pending = list(self._pending.values()), {}
+            ended, error, since = self._ended, self._error, self._since
+            self._queued = False
+        with self._wire:
+            if self._sent_final:
+                return
+            self._sent_final = ended
+            self._send(chunks, ended, error)
+        self._outbox.note_sent(max(len(chunks), 1), time.monotonic() - since)
+
+    def _send(self, chunks: list[TextChunk], ended: bool, error: SchedulerError | None) -> None:
+        if error is not None:
+            self._responder.fail(error)
+            return
+        for at, chunk in enumerate(chunks):
+            self._responder.send(chunk, final=ended and at == len(chunks) - 1)
+        if ended and not chunks:
+            self._responder.finish()
+
+    def _wake(self) -> None:
+        if not self._queued:
+            self._queued, self._since = True, time.monotonic()
+            self._outbox.put(self)
+
+
+class Outbox:
+    """The sender thread and its queue of channels that have something to send."""
+
+    def __init__(self, on_broken: Callable[[Channel], None]):
+        self.counts = RelayCounts()
+        self._on_broken = on_broken
+        self._queue: SimpleQueue[Channel | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="ssjf-sender", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """Send what is queued, then end the thread; waits at most `timeout_s`."""
+        self._queue.put(None)
+        self._thread.join(timeout_s)
+
+    def put(self, channel: Channel) -> None:
+        self._queue.put(channel)
+
+    def backlog(self) -> int:
+        """Channels that wait for the sender."""
+        return self._queue.qsize()
+
+    def note_sent(self, responses: int, lag_s: float) -> None:
+        self.counts.responses += responses
+        self.counts.lag_s = lag_s
+        self.counts.max_lag_s = max(self.counts.max_lag_s, lag_s)
+
+    def _run(self) -> None:
+        while (channel := self._queue.get()) is not None:
+            try:
+                channel.deliver()
+            except Exception as error:  # the responder's own failure: nothing more can be said to this client
+                self.counts.broken += 1
+                log.warning("a response could not be sent: %s", error)
+                self._on_broken(channel)

@@ -1,0 +1,97 @@
+"""Control requests: what an operator asks of a live scheduler, sent as request parameters to `scheduler`.
+
+`control` names the request, `control_token` proves the right to it; the answer is JSON in `text_output`.
+Without a token in the configuration only the reduced `status` is answered (a health check needs no secret).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hmac
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ssjf.core.errors import InvalidRequest
+from ssjf.core.scheduler import Scheduler
+from ssjf.service.errors import ControlRefused
+
+if TYPE_CHECKING:
+    from ssjf.service.messages import Call
+    from ssjf.service.service import Service
+
+_PUBLIC = ("policy", "effective_policy", "queue_length", "in_flight", "dispatched", "finished")
+
+
+class Control:
+    """Answers control requests on the event loop."""
+
+    def __init__(self, service: Service, core: Scheduler, token: str | None):
+        self._service = service
+        self._core = core
+        self._token = token
+
+    def handle(self, parameters: Mapping[str, Any]) -> str:
+        """The JSON answer to one control request. Raises ControlRefused or InvalidRequest."""
+        name = parameters["control"]
+        trusted = self._is_trusted(parameters.get("control_token"))
+        if name == "status":
+            return json.dumps(self._status(full=trusted))
+        actions = {
+            "set_policy": self._set_policy,
+            "set_limits": self._set_limits,
+            "drain": self._drain,
+            "resume": self._resume,
+        }
+        if name not in actions:
+            raise InvalidRequest("control", name, f"one of status, {', '.join(actions)}")
+        if not trusted:
+            raise ControlRefused(f"control {name!r} needs the control_token of the scheduler's configuration")
+        actions[name](parameters)
+        return json.dumps(self._status(full=True))
+
+    def stop_id(self, call: Call) -> str:
+        """The id whose requests a `stop` ends. Raises InvalidRequest for an empty one: it would name nobody."""
+        if not call.request_id:
+            raise InvalidRequest("request id", "empty", "the id of the requests to stop")
+        return call.request_id
+
+    def _is_trusted(self, token: Any) -> bool:
+        if not self._token or not isinstance(token, str):
+            return False
+        return hmac.compare_digest(token.encode(), self._token.encode())
+
+    def _status(self, full: bool) -> dict[str, Any]:
+        state = dataclasses.asdict(self._service.snapshot())
+        if not full:
+            state = {key: state[key] for key in _PUBLIC}
+        return (
+            {"ready": self._service.accepting, "live_requests": self._service.live_calls}
+            | state
+            | (self._service.relay_state() if full else {})
+        )
+
+    def _set_policy(self, parameters: Mapping[str, Any]) -> None:
+        name = parameters.get("policy")
+        if not isinstance(name, str):
+            raise InvalidRequest("policy", name, "the name of a policy")
+        self._core.set_policy(name, self._service.now())
+        self._service.pump_soon()
+
+    def _set_limits(self, parameters: Mapping[str, Any]) -> None:
+        try:
+            changes = json.loads(parameters.get("limits", ""))
+        except (TypeError, ValueError):
+            raise InvalidRequest(
+                "limits", parameters.get("limits"), 'a JSON object such as {"max_inflight": 8}'
+            ) from None
+        if not isinstance(changes, dict):
+            raise InvalidRequest("limits", changes, 'a JSON object such as {"max_inflight": 8}')
+        self._core.set_limits(self._service.now(), **changes)
+        self._service.pump_soon()
+
+    def _drain(self, _parameters: Mapping[str, Any]) -> None:
+        self._service.accepting = False
+
+    def _resume(self, _parameters: Mapping[str, Any]) -> None:
+        self._service.accepting = True

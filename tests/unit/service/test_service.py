@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from ssjf.core.settings import CoreSettings
+from ssjf.service.outcome import Outcome
+from ssjf.service.settings import ServiceSettings
+from tests.unit.service.harness import Bench, Client, run
+
+TRUE = np.array([[True]])
+
+
+def one_end(client: Client) -> str:
+    assert len(client.ends) == 1
+    return client.ends[0]
+
+
+def test_an_unstreamed_answer_is_one_response() -> None:
+    async def scenario(bench: Bench) -> None:
+        client = bench.send("héllo")
+        await bench.ended(client)
+        assert [piece.texts for piece in client.pieces] == [("héllo",)]
+        assert one_end(client) == "final"
+        piece = client.pieces[0]
+        assert (piece.input_tokens, piece.output_tokens, piece.predicted_tokens) == (6, 6, 6)
+
+    run(scenario)
+
+
+def test_a_streamed_answer_joins_to_the_same_text() -> None:
+    async def scenario(bench: Bench) -> None:
+        client = bench.send("héllo wörld", stream=TRUE)
+        await bench.ended(client)
+        assert client.text == "héllo wörld"
+        assert client.ends in (["final"], ["empty final"])
+
+    run(scenario)
+
+
+def test_stop_words_cut_the_answer_and_free_the_engine() -> None:
+    async def scenario(bench: Bench) -> None:
+        words = np.array([[b" w", b""]], dtype=np.object_)
+        client = bench.send("hello world", stop_words=words)
+        await bench.ended(client)
+        assert client.text == "hello"
+        assert client.pieces[-1].output_tokens == len("hello w")
+
+    run(scenario)
+
+
+def test_the_prompt_is_echoed_when_asked_for() -> None:
+    async def scenario(bench: Bench) -> None:
+        client = bench.send("ab", exclude_input_in_output=np.array([[False]]))
+        await bench.ended(client)
+        assert client.text == "abab"
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(("policy", "order"), [("ssjf", ["a", "bb", "cccc"]), ("fcfs", ["cccc", "a", "bb"])])
+def test_the_policy_decides_who_goes_next(policy: str, order: list[str]) -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.engine.gate.clear()
+        first = bench.send("first")
+        await bench.until(lambda: bench.engine.started == ["first"])
+        clients = [bench.send(text) for text in ("cccc", "a", "bb")]
+        bench.engine.gate.set()
+        await bench.ended(first, *clients)
+        assert bench.engine.started[1:] == order
+
+    run(scenario, CoreSettings(policy=policy, max_inflight=1))
+
+
+def test_each_row_of_a_request_is_a_job_of_its_own() -> None:
+    async def scenario(bench: Bench) -> None:
+        texts = np.array([[b"longer text"], [b"x"]], dtype=np.object_)
+        client = bench.send(text_input=texts, max_tokens=np.array([[64], [64]], np.int32))
+        await bench.ended(client)
+        assert {piece.batch_index: piece.texts[0] for piece in client.pieces} == {0: "longer text", 1: "x"}
+        assert one_end(client) == "final"
+
+    run(scenario, CoreSettings(policy="ssjf", max_inflight=1))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("!refuse", "EngineFailed: beam_width is 2, not supported"), ("!break it", "EngineFailed: the engine broke")],
+)
+def test_an_engine_error_ends_that_request_alone(text: str, message: str) -> None:
+    async def scenario(bench: Bench) -> None:
+        bad, good = bench.send(text), bench.send("fine")
+        await bench.ended(bad, good)
+        assert one_end(bad) == message
+        assert good.text == "fine"
+
+    run(scenario)
+
+
+def test_a_bad_request_is_refused_with_its_reason() -> None:
+    async def scenario(bench: Bench) -> None:
+        client = bench.send("x", temperature=np.array([[np.nan]], np.float32))
+        await bench.ended(client)
+        assert one_end(client).startswith("InvalidRequest: temperature is nan")
+        assert bench.engine.started == []
+
+    run(scenario)
+
+
+def test_a_waiting_request_whose_client_has_gone_is_never_dispatched() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.engine.gate.clear()
+        running = bench.send("running")
+        await bench.until(lambda: bench.engine.started == ["running"])
+        waiting = bench.send("waiting")
+        waiting.gone = True
+        await bench.ended(waiting)
+        assert one_end(waiting) == "RequestCancelled: the client has gone"
+        bench.engine.gate.set()
+        await bench.ended(running)
+        assert bench.engine.started == ["running"]
+
+    run(scenario, CoreSettings(max_inflight=1))
+
+
+def test_a_running_request_whose_client_has_gone_leaves_the_engine() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.engine.gate.clear()
+        client = bench.send("running")
+        await bench.until(lambda: bench.engine.started == ["running"])
+        client.gone = True
+        await bench.until(lambda: bench.engine.left == ["running"])
+        await bench.until(lambda: bench.service.snapshot().in_flight == 0)
+
+    bench = run(scenario)
+    assert [record.outcome for record in bench.records] == [Outcome.CANCELLED]
+
+
+def test_stop_ends_running_and_waiting_requests_of_that_id_and_no_other() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.engine.gate.clear()
+        running, waiting = bench.send("running", request_id="a"), bench.send("waiting", request_id="a")
+        other = bench.send("other", request_id="b")
+        await bench.until(lambda: bench.engine.started == ["running"])
+        stop = bench.send(request_id="a", stop=TRUE)
+        await bench.ended(running, waiting, stop)
+        assert (running.text, waiting.text, stop.text) == ("", "", "")
+        assert [one_end(client) for client in (running, waiting, stop)] == ["final"] * 3
+        assert not other.ends
+        bench.engine.gate.set()
+        await bench.ended(other)
+        assert other.text == "other"
+
+    run(scenario, CoreSettings(max_inflight=1, policy="fcfs"))
+
+
+def test_a_stop_without_an_id_is_an_error() -> None:
+    async def scenario(bench: Bench) -> None:
+        client = bench.send(stop=TRUE)
+        await bench.ended(client)
+        assert one_end(client).startswith("InvalidRequest: request id is 'empty'")
+
+    run(scenario)
+
+
+def test_a_deadline_ends_a_request_that_waits_and_one_that_runs() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.engine.gate.clear()
+        running = bench.send("running", parameters={"deadline_ms": 150})
+        await bench.until(lambda: bench.engine.started == ["running"])
+        waiting = bench.send("waiting", parameters={"deadline_ms": 20})
+        await bench.ended(running, waiting)
+        assert one_end(waiting) == "DeadlineExceeded: its deadline passed before an engine slot was free"
+        assert one_end(running) == "DeadlineExceeded: its deadline passed while it ran"
+
+    run(scenario, CoreSettings(max_inflight=1))
+
+
+def test_a_full_queue_refuses_at_once() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.engine.gate.clear()
+        taken = [bench.send("a"), bench.send("b")]
+        refused = bench.send("c")
+        await bench.ended(refused)
+        assert one_end(refused).startswith("QueueFull: the queue is full: 1 requests wait")
+        bench.engine.gate.set()
+        await bench.ended(*taken)
+
+    run(scenario, CoreSettings(max_inflight=1, max_queue=1))
+
+
+def test_an_engine_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssjf.service.service._WATCH_PERIOD_S", 0.01)
+
+    async def scenario(bench: Bench) -> None:
+        bench.engine.gate.clear()
+        client = bench.send("silent")
+        await bench.ended(client)
+        assert one_end(client) == "EngineFailed: the engine sent nothing for 0.05 s"
+
+    run(scenario, settings=ServiceSettings(cancel_poll_s=0.005, engine_stall_s=0.05))
+
+
+def test_without_a_prediction_the_prior_orders() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.preparation.predicts = False
+        client = bench.send("hello")
+        await bench.ended(client)
+        assert client.pieces[0].predicted_tokens == 40
+
+    bench = run(scenario, CoreSettings(prior_tokens=40.0))
+    assert [record.predicted_by for record in bench.records] == ["prior"]
+
+
+def test_shutting_down_answers_everything_that_is_alive() -> None:
+    clients: list[Client] = []
+
+    async def scenario(bench: Bench) -> None:
+        bench.engine.gate.clear()
+        clients.extend(bench.send(text) for text in ("running", "waiting"))
+        await bench.until(lambda: bench.engine.started == ["running"])
+
+    run(scenario, CoreSettings(max_inflight=1))
+    assert [one_end(client) for client in clients] == ["NotAccepting: the test is over"] * 2
+
+
+def test_status_is_public_in_brief_and_complete_with_the_token() -> None:
+    async def scenario(bench: Bench) -> None:
+        brief = bench.send(parameters={"control": "status"})
+        full = bench.send(parameters={"control": "status", "control_token": "secret"})
+        await bench.ended(brief, full)
+        assert json.loads(brief.text)["ready"] is True
+        assert "limits" not in json.loads(brief.text)
+        assert json.loads(full.text)["limits"]["max_inflight"] == 2
+
+    run(scenario, settings=ServiceSettings(control_token="secret"))
+
+
+@pytest.mark.parametrize("token", [None, "wrong"])
+def test_control_needs_the_token(token: str | None) -> None:
+    async def scenario(bench: Bench) -> None:
+        client = bench.send(parameters={"control": "drain", "control_token": token})
+        await bench.ended(client)
+        assert one_end(client).startswith("ControlRefused: control 'drain' needs the control_token")
+        assert bench.service.accepting
+
+    run(scenario, settings=ServiceSettings(control_token="secret"))
+
+
+def test_policy_and_limits_change_on_a_live_queue() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.engine.gate.clear()
+        clients = [bench.send(text) for text in ("first", "cccc", "a", "bb")]
+        await bench.until(lambda: bench.engine.started == ["first"])
+        secret = {"control_token": "secret"}
+        changes = [
+            bench.send(parameters={"control": "set_policy", "policy": "ssjf", **secret}),
+            bench.send(parameters={"control": "set_limits", "limits": '{"max_queue": 3}', **secret}),
+        ]
+        wrong = [
+            bench.send(parameters={"control": "set_policy", "policy": "best", **secret}),
+            bench.send(parameters={"control": "set_limits", "limits": '{"max_inflight": 0}', **secret}),
+            bench.send(parameters={"control": "set_limits", "limits": "4", **secret}),
+            bench.send(parameters={"control": "reboot", **secret}),
+        ]
+        await bench.ended(*changes, *wrong)
+        assert json.loads(changes[1].text)["policy"] == "ssjf"
+        assert json.loads(changes[1].text)["limits"]["max_queue"] == 3
+        assert [one_end(client).split(":")[0] for client in wrong] == [
+            "InvalidSetting", "InvalidSetting", "InvalidRequest", "InvalidRequest",
+        ]  # fmt: skip
+        bench.engine.gate.set()
+        await bench.ended(*clients)
+        assert bench.engine.started == ["first", "a", "bb", "cccc"]
+
+    run(scenario, CoreSettings(policy="fcfs", max_inflight=1), ServiceSettings(control_token="secret"))
+
+
+def test_a_draining_scheduler_finishes_what_it_has_and_takes_nothing_new() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.engine.gate.clear()
+        running = bench.send("running")
+        secret = {"control_token": "secret"}
+        drain = bench.send(parameters={"control": "drain", **secret})
+        refused = bench.send("new")
+        await bench.ended(drain, refused)
+        assert one_end(refused).startswith("NotAccepting: the scheduler is draining")
+        bench.engine.gate.set()
+        await bench.ended(running)
+        assert running.text == "running"
+        resume = bench.send(parameters={"control": "resume", **secret})
+        again = bench.send("again")
+        await bench.ended(resume, again)
+        assert again.text == "again"
+
+    run(scenario, settings=ServiceSettings(control_token="secret"))
