@@ -100,12 +100,10 @@ class Exchange:
         self._last = self._clock() - self._sent
         self._first = self._last if self._first is None else self._first
         self._texts.append(part.text)
-        tokens = None
         if part.output_tokens is not None:
-            tokens = part.output_tokens - (self._tokens or 0)
-            self._tokens = part.output_tokens
+            self._tokens = (self._tokens or 0) + part.output_tokens
         self._newest = part
-        return Chunk(part.text, len(self._texts) - 1, tokens, self._last)
+        return Chunk(part.text, len(self._texts) - 1, part.output_tokens, self._last)
 
     def end(self) -> None:
         """The server closed the stream. Raises ConnectionLost unless the answer was complete."""

@@ -12,7 +12,7 @@ import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
 from ssjf.core.errors import DeadlineExceeded, InvalidRequest, InvalidSetting, QueueFull, SchedulerError
-from ssjf.service.errors import ControlRefused, NotAccepting, RequestCancelled
+from ssjf.service.errors import ControlRefused, EngineUnavailable, NotAccepting, RequestCancelled
 from ssjf.service.messages import Call, TextChunk
 from ssjf.tensors import CLIENT_OUTPUTS
 
@@ -23,6 +23,7 @@ _ERROR_CODES: tuple[tuple[type[SchedulerError], str], ...] = (
     (ControlRefused, "INVALID_ARG"),
     (QueueFull, "UNAVAILABLE"),
     (NotAccepting, "UNAVAILABLE"),
+    (EngineUnavailable, "UNAVAILABLE"),
     (RequestCancelled, "CANCELLED"),
     (DeadlineExceeded, "CANCELLED"),  # Triton 2.51 has no code for a deadline
 )

@@ -14,6 +14,17 @@ from ssjf.core.settings import CoreSettings
 _HEADROOM = 1.25
 
 
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What the engines can take now, beside the limits: `slots` more jobs, and `share` (0 to 1) of the KV budget.
+
+    Where one of two engines is out, its half of the budget is gone with it.
+    """
+
+    slots: int
+    share: float = 1.0
+
+
 @dataclass(slots=True, eq=False)
 class Running:
     """A job that was handed to the engine. `reserved`: KV tokens held for it; `charged`: work charged to its tenant."""
@@ -52,12 +63,12 @@ class Admission:
             return 0
         return 1 if settings.batching == "none" else min(settings.batch_size, settings.max_inflight)
 
-    def room(self) -> float:
-        """KV tokens that may still be reserved; below 0 when answers outgrew their predictions."""
+    def room(self, share: float = 1.0) -> float:
+        """KV tokens of `share` of the budget that may still be reserved; below 0 when answers outgrew predictions."""
         budget = self.settings.max_inflight_tokens
         if budget is None or not self._running:
             return math.inf
-        return budget - self.tokens
+        return budget * share - self.tokens
 
     def start(self, job: Job, work: float, now: float) -> None:
         self._running[job.job_id] = Running(job, job.kv_tokens, work, now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 from ssjf.core.fairshare import FairShare
@@ -84,7 +85,7 @@ class WaitingQueue:
         for urgency in self._urgency:
             level = self._classes[urgency]
             # Only where room is limited may a tenant whose turn it is have nothing to send.
-            turn = level.shares.in_turn() if self._budgeted else (level.shares.next(),)
+            turn = (level.shares.next(),) if room == math.inf else level.shares.in_turn()
             for tenant in turn:
                 queue = level.tenants[tenant]
                 job = queue.urgent(arrived_by)

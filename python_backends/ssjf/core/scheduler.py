@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, NamedTuple
 
-from ssjf.core.admission import Admission, Running
+from ssjf.core.admission import Admission, Capacity, Running
 from ssjf.core.errors import DeadlineExceeded, InvalidRequest, InvalidSetting, QueueFull
 from ssjf.core.guardrail import Guardrail
 from ssjf.core.job import Job, LengthPrediction
@@ -91,15 +91,20 @@ class Scheduler:
             self._refuse(job)
         queue.push(job)
 
-    def schedule(self, now: float) -> Schedule:
-        """Decide what starts now. Never exceeds slots or tokens; what it returns counts as started and as expired."""
+    def schedule(self, now: float, capacity: Capacity | None = None) -> Schedule:
+        """Decide what starts now. Never exceeds slots or tokens; what it returns counts as started and as expired.
+
+        `capacity`: what the engines can take, where that may be less than the limits (one of them is out, say).
+        """
         queue, admission, prefill_weight = self._queue, self._admission, self.settings.prefill_weight
         expired = queue.expire(now)
         self.counts.expired += len(expired)
         dispatch: list[Job] = []
-        slots = admission.free_slots()
+        slots, share = admission.free_slots(), 1.0
+        if capacity is not None:
+            slots, share = min(slots, capacity.slots), capacity.share
         while slots > len(dispatch):
-            job = queue.take(now, admission.room())
+            job = queue.take(now, admission.room(share))
             if job is None:
                 break
             work = job.work(job.predicted_tokens, prefill_weight)
@@ -145,20 +150,21 @@ class Scheduler:
         running.cancelled = True
         return "running"
 
-    def requeue(self, job_id: int, now: float) -> bool:
+    def requeue(self, job_id: int, now: float, *, tried: bool = True) -> bool:
         """The engine gave a running job up before anything of it was sent to the client.
 
         True: it waits again, before all others of its tenant and class. False: it was queued again once before, or is
         cancelled; it is out of the scheduler and the caller answers with an error. Either way its slot is free and it
-        must not be finished. Raises UnknownJob if it is not running.
+        must not be finished. `tried`: the engine had it; a job that never reached one may come back any number of
+        times. Raises UnknownJob if it is not running.
         """
         running = self._admission.end(job_id)
         job = running.job
         self._queue.correct(job, -running.charged)
-        if running.cancelled or job.requeued:
+        if running.cancelled or (tried and job.requeued):
             self.counts.finished += 1
             return False
-        job.requeued = True
+        job.requeued = job.requeued or tried
         self.counts.requeued += 1
         self._queue.push_front(job)
         return True

@@ -66,10 +66,22 @@ class Control:
         if not full:
             state = {key: state[key] for key in _PUBLIC}
         return (
-            {"ready": self._service.accepting, "live_requests": self._service.live_calls}
+            {
+                "ready": self._service.accepting,
+                "live_requests": self._service.live_calls,
+                "engines_up": sum(engine["state"] == "up" for engine in self._service.engine_state()),
+            }
             | state
-            | (self._service.relay_state() if full else {})
+            | (self._details() if full else {})
         )
+
+    def _details(self) -> dict[str, Any]:
+        journal = self._service.journal
+        return {
+            **self._service.relay_state(),
+            "engines": self._service.engine_state(),
+            "journal": journal.state() if journal is not None else None,
+        }
 
     def _set_policy(self, parameters: Mapping[str, Any]) -> None:
         name = parameters.get("policy")

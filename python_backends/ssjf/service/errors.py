@@ -3,6 +3,7 @@
 SchedulerError (ssjf.core.errors)
 ├── RequestCancelled   the client went away or asked to stop waiting
 ├── EngineFailed       the engine refused or broke off the request
+│   └── EngineUnavailable   no engine could be reached for too long
 ├── NotAccepting       the scheduler is being drained
 ├── ControlRefused     a control request without its token, or an unknown one
 └── InternalError      a fault of ours; the log has the traceback
@@ -19,6 +20,10 @@ class RequestCancelled(SchedulerError):
 
 class EngineFailed(SchedulerError):
     """The engine's own words, with the prefix that says whose they are."""
+
+
+class EngineUnavailable(EngineFailed):
+    """Nobody serves: the request may be sent again later."""
 
 
 class NotAccepting(SchedulerError):

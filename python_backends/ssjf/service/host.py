@@ -11,22 +11,26 @@ from proxy_onnx.encode import ProxyEncoder
 from ssjf.core.scheduler import Scheduler
 from ssjf.core.settings import CoreSettings
 from ssjf.service.channel import Channel, Outbox, Responder
-from ssjf.service.engine.base import EngineAdapter
 from ssjf.service.engine.endpoint import EngineEndpoint
-from ssjf.service.engine.inflight import InflightAdapter
+from ssjf.service.engine.flavours import ADAPTERS
+from ssjf.service.engine.foreign import ForeignWatch
+from ssjf.service.engine.pool import EnginePool, PoolSettings
+from ssjf.service.engine.tls import EngineTls
+from ssjf.service.journal import Journal
+from ssjf.service.journal_file import RotatingFile
 from ssjf.service.messages import Call
 from ssjf.service.metrics import MetricsBackend, MetricsThread
 from ssjf.service.predictor import Predictor
 from ssjf.service.preparation import Preparation
-from ssjf.service.records import Recorder
+from ssjf.service.records import FinishedRow, Recorder
 from ssjf.service.service import Parts, Service
 from ssjf.service.settings import ServiceSettings
 from tokenizer.text import TextSettings, TextTokenizer
 
 log = logging.getLogger("ssjf.host")
 
-ADAPTERS: dict[str, Callable[[str], EngineAdapter]] = {"inflight_batcher_llm": InflightAdapter}
 _STOP_TIMEOUT_S = 5.0
+_FOREIGN_PERIOD_S = 5.0
 
 
 class ServiceHost:
@@ -46,6 +50,7 @@ class ServiceHost:
         self._tokenizer = TextTokenizer.from_dir(service.tokenizer_dir, text)
         self._outbox = Outbox(on_broken=_give_up)
         self._metrics = MetricsThread(metrics)
+        self._journal = _open_journal(service)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="ssjf-loop", daemon=True)
         self._service: Service | None = None
@@ -57,6 +62,8 @@ class ServiceHost:
         self._outbox.start()
         self._service.poller.start()
         self._metrics.start()
+        if self._journal is not None:
+            self._journal.start()
 
     def accept(self, call: Call, responder: Responder) -> None:
         """Hand a request to the event loop."""
@@ -75,8 +82,15 @@ class ServiceHost:
             log.warning("the service did not end within %g s", _STOP_TIMEOUT_S)
         self._outbox.stop(_STOP_TIMEOUT_S)
         self._metrics.stop(_STOP_TIMEOUT_S)
+        if self._journal is not None:
+            self._journal.stop(_STOP_TIMEOUT_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_STOP_TIMEOUT_S)
+
+    def _observe(self, row: FinishedRow) -> None:
+        self._metrics.observe(row)
+        if self._journal is not None:
+            self._journal.write(row)
 
     async def _build(self) -> Service:
         """On the loop: gRPC's asyncio channels belong to the loop that they are made on."""
@@ -88,18 +102,35 @@ class ServiceHost:
             self._encoder.metadata,
             settings.predictor_timeout_s,
         )
-        text = self._text_settings
+        text, loop = self._text_settings, asyncio.get_running_loop()
+        adapter = ADAPTERS[settings.engine_flavour](settings.engine_model)
+        credentials = EngineTls(settings.engine_tls_ca, settings.engine_tls_cert, settings.engine_tls_key).credentials()
+        endpoints = [EngineEndpoint(url, adapter, credentials) for url in settings.engine_url]
+        foreign = ForeignWatch(endpoints, _FOREIGN_PERIOD_S)
+        foreign.start()
         parts = Parts(
             settings=settings,
             core=Scheduler(self._core_settings),
-            preparation=Preparation(self._tokenizer, predictor, text.max_context_tokens, text.max_prompt_bytes),
-            endpoint=EngineEndpoint(settings.engine_url[0], ADAPTERS[settings.engine_flavour](settings.engine_model)),
+            preparation=Preparation(
+                self._tokenizer, predictor, text.max_context_tokens, text.max_prompt_bytes, adapter.takes_text
+            ),
+            adapter=adapter,
+            pool=EnginePool(endpoints, PoolSettings(settings.engine_slots), loop.time),
             outbox=self._outbox,
-            recorder=Recorder(self._metrics.observe),
+            recorder=Recorder(self._observe),
+            journal=self._journal,
+            foreign=foreign,
         )
-        service = Service(parts, asyncio.get_running_loop())
-        self._metrics.watch(service, asyncio.get_running_loop())
+        service = Service(parts, loop)
+        self._metrics.watch(service, loop)
         return service
+
+
+def _open_journal(settings: ServiceSettings) -> Journal | None:
+    if settings.journal_path is None:
+        return None
+    file = RotatingFile(settings.journal_path, settings.journal_max_bytes, settings.journal_files)
+    return Journal(file, prompts=settings.journal_prompts)
 
 
 def _give_up(_channel: Channel) -> None:

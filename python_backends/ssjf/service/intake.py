@@ -6,6 +6,7 @@ Every error names the field, the value and the limit and concerns this request a
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ _INT32_MAX = 2**31 - 1
 _MAX_DEADLINE_MS = 7 * 24 * 3_600_000
 _MAX_TENANT_BYTES = 128
 _MAX_PRIORITY_CLASS = 9
+# W3C Trace Context, level 1: version, trace id, parent id, flags; an id of zeros and version ff mean nothing.
+_TRACE_PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ class _Requested:
     tenant: str
     deadline: float | None
     expected_tokens: float | None
+    context: Mapping[str, str]
 
     @classmethod
     def of(cls, call: Call) -> _Requested:
@@ -91,6 +95,7 @@ class _Requested:
             tenant=_tenant(values),
             deadline=min(deadlines, default=None),
             expected_tokens=_number(values, "expected_tokens", 0, _INT32_MAX),
+            context=_context(call),
         )
 
 
@@ -116,6 +121,15 @@ def _tenant(values: Mapping[str, Any]) -> str:
     if not isinstance(tenant, str) or len(tenant.encode("utf-8", "replace")) > _MAX_TENANT_BYTES:
         raise InvalidRequest("tenant", tenant, f"text of at most {_MAX_TENANT_BYTES} bytes")
     return tenant
+
+
+def _context(call: Call) -> Mapping[str, str]:
+    """What travels on to the engine. A malformed trace context is left out, as its standard asks: it fails nobody."""
+    context = {"client_request_id": call.request_id} if call.request_id else {}
+    trace = call.parameters.get("traceparent")
+    if isinstance(trace, str) and _TRACE_PARENT.fullmatch(trace):
+        context["traceparent"] = trace
+    return context
 
 
 def _read_row(call: Call, row: int, requested: _Requested, settings: ServiceSettings) -> Generation:
@@ -148,6 +162,7 @@ def _read_row(call: Call, row: int, requested: _Requested, settings: ServiceSett
         tenant=requested.tenant,
         deadline=requested.deadline,
         expected_tokens=requested.expected_tokens,
+        context=requested.context,
     )
 
 

@@ -11,13 +11,17 @@ from numpy.typing import NDArray
 from ssjf.core.job import Job, LengthPrediction
 from ssjf.service.answer import Answer
 from ssjf.service.channel import Channel
+from ssjf.service.engine.pool import Member
 from ssjf.service.messages import Call, Generation
 from ssjf.service.outcome import Outcome
 
 
 @dataclass(slots=True, eq=False)
 class LiveRow:
-    """One row of a live call, from the door to its last token. Times are seconds (monotonic), None: not yet."""
+    """One row of a live call, from the door to its last token. Times are seconds (monotonic), None: not yet.
+
+    `member`: the engine endpoint that has it. `sent`: a piece of its answer is on its way to the client.
+    """
 
     call: LiveCall
     generation: Generation
@@ -26,11 +30,19 @@ class LiveRow:
     job: Job | None = None
     answer: Answer | None = None
     task: asyncio.Task[None] | None = None
+    member: Member | None = None
+    sent: bool = False
     dispatched_at: float | None = None
     first_token_at: float | None = None
     last_progress: float = 0.0
     deadline_timer: asyncio.TimerHandle | None = None
     outcome: Outcome | None = None
+
+    def leave_engine(self) -> None:
+        """As before its dispatch: the row waits again."""
+        if self.deadline_timer is not None:
+            self.deadline_timer.cancel()
+        self.task = self.member = self.deadline_timer = self.dispatched_at = self.first_token_at = None
 
 
 @dataclass(slots=True, eq=False)

@@ -41,7 +41,8 @@ class Generation:
     """One validated row of a call.
 
     `engine_inputs` hold the pass-through values under their engine names, [1, …]; `flagged_outputs` name the engine
-    outputs that a flag such as `return_log_probs` asked for.
+    outputs that a flag such as `return_log_probs` asked for. `context` goes with the request to the engine, as request
+    parameters: the client's trace context and its request id.
     """
 
     row: int
@@ -63,6 +64,7 @@ class Generation:
     tenant: str
     deadline: float | None
     expected_tokens: float | None
+    context: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class EngineRequest:
     """What is sent to an engine for one job.
 
     `streaming`: a response per step instead of one at the end. `flagged_outputs`: engine outputs beyond the tokens.
+    `text`: the prompt as the model sees it, for engines that tokenize themselves. `context`: see Generation.
     """
 
     engine_id: str
@@ -79,22 +82,34 @@ class EngineRequest:
     flagged_outputs: tuple[str, ...]
     sequences: int
     inputs: Mapping[str, NDArray[Any]]
+    text: str = ""
+    context: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class EngineChunk:
-    """New tokens of one sequence, one entry a beam; `extras` are further engine outputs, passed on untouched."""
+    """News of one sequence: new tokens, one entry a beam; `extras` are further engine outputs, passed on untouched.
+
+    An engine that gives text leaves `token_ids` empty and puts the whole text so far into `text`, with its own count of
+    tokens (None: it does not count). `finish`: why the answer ended, where the engine says so (`stop`, `length`).
+    """
 
     sequence_index: int
-    token_ids: tuple[list[int], ...]
+    token_ids: tuple[list[int], ...] = ()
     cum_log_probs: tuple[float, ...] = ()
     log_probs: tuple[tuple[float, ...], ...] = ()
     extras: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    text: str | None = None
+    output_tokens: int | None = None
+    finish: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TextChunk:
-    """A piece of an answer on its way to the client: one text a beam; counts are totals so far."""
+    """A piece of an answer on its way to the client: one text a beam.
+
+    `output_tokens` counts the tokens of this piece alone: so does upstream's `num_output_tokens`, and clients add up.
+    """
 
     batch_index: int
     sequence_index: int
@@ -114,7 +129,7 @@ class TextChunk:
             sequence_index=self.sequence_index,
             texts=tuple(a + b for a, b in zip(self.texts, later.texts, strict=True)),
             input_tokens=later.input_tokens,
-            output_tokens=later.output_tokens,
+            output_tokens=self.output_tokens + later.output_tokens,
             predicted_tokens=later.predicted_tokens,
             queue_time_us=later.queue_time_us,
             cum_log_probs=later.cum_log_probs or self.cum_log_probs,

@@ -26,6 +26,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 _TOKENS = (8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0)
 PREDICTED_CLASSES: Final = (32, 128, 512)
 _SNAPSHOT_PERIOD_S = 1.0
+_ENGINE_UP: Final = {"up": 1.0, "trial": 0.5, "out": 0.0}
 
 Kind = Literal["counter", "gauge", "histogram"]
 
@@ -58,6 +59,13 @@ METRICS: Final = (
     MetricSpec("ssjf_responses_merged_total", "counter", "Engine responses merged into a waiting one"),
     MetricSpec("ssjf_relay_lag_seconds", "gauge", "How long the last response waited for the sender"),
     MetricSpec("ssjf_relay_backlog", "gauge", "Requests whose responses wait for the sender"),
+    MetricSpec("ssjf_engine_up", "gauge", "1 while the engine endpoint gets jobs, 0.5 while on trial, 0 while out"),
+    MetricSpec("ssjf_engine_inflight_requests", "gauge", "Jobs that an engine endpoint has"),
+    MetricSpec("ssjf_engine_failures_total", "counter", "How often an engine endpoint was taken out"),
+    MetricSpec("ssjf_engine_foreign_requests_total", "counter", "Requests that reached the engine past the scheduler"),
+    MetricSpec("ssjf_requeued_total", "counter", "Jobs queued again because their engine endpoint failed"),
+    MetricSpec("ssjf_journal_records_total", "counter", "Records written to the journal"),
+    MetricSpec("ssjf_journal_dropped_total", "counter", "Records lost, by reason: queue (too many wait), write (disk)"),
     MetricSpec("ssjf_queue_time_seconds", "histogram", "Arrival to dispatch, by policy and predicted length", _SECONDS),
     MetricSpec("ssjf_ttft_seconds", "histogram", "Arrival to first token, by policy and predicted length", _SECONDS),
     MetricSpec("ssjf_jct_seconds", "histogram", "Arrival to last token, by policy and predicted length", _SECONDS),
@@ -169,6 +177,10 @@ def gauges(service: Service) -> Iterator[Sample]:
         yield "ssjf_prediction_tau", (), state.tau
     if state.bias is not None:
         yield "ssjf_prediction_bias", (), state.bias
+    for engine in service.engine_state():
+        label = (("endpoint", engine["url"]),)
+        yield "ssjf_engine_up", label, _ENGINE_UP[engine["state"]]
+        yield "ssjf_engine_inflight_requests", label, engine["in_flight"]
     relay = service.relay_state()
     yield "ssjf_relay_lag_seconds", (), relay["relay_lag_s"]
     yield "ssjf_relay_backlog", (), relay["relay_backlog"]
@@ -176,7 +188,16 @@ def gauges(service: Service) -> Iterator[Sample]:
 
 def totals(service: Service) -> Iterator[Sample]:
     """Counters since the start; the metrics thread turns them into increments."""
-    yield "ssjf_promotions_total", (), service.snapshot().promotions
+    state = service.snapshot()
+    yield "ssjf_promotions_total", (), state.promotions
+    yield "ssjf_requeued_total", (), state.requeued
+    for engine in service.engine_state():
+        yield "ssjf_engine_failures_total", (("endpoint", engine["url"]),), engine["failures"]
+        yield "ssjf_engine_foreign_requests_total", (("endpoint", engine["url"]),), engine["foreign_requests"]
+    if service.journal is not None:
+        yield "ssjf_journal_records_total", (), service.journal.counts.written
+        for reason, count in service.journal.counts.dropped.items():
+            yield "ssjf_journal_dropped_total", (("reason", reason),), count
     for outcome, count in service.recorder.outcomes.items():
         yield "ssjf_requests_total", (("outcome", outcome.value),), count
     for source, count in service.recorder.predictions.items():

@@ -31,7 +31,15 @@ class Preparation:
     Tokenization runs on a small pool: `tokenizers` releases the GIL, and a long prompt must not hold the loop up.
     """
 
-    def __init__(self, tokenizer: TextTokenizer, predictor: Predictor, max_context_tokens: int, max_prompt_bytes: int):
+    def __init__(
+        self,
+        tokenizer: TextTokenizer,
+        predictor: Predictor,
+        max_context_tokens: int,
+        max_prompt_bytes: int,
+        send_text: bool = False,
+    ):
+        self._send_text = send_text
         self._tokenizer = tokenizer
         self._predictor = predictor
         self._max_context_tokens = max_context_tokens
@@ -79,7 +87,10 @@ class Preparation:
     def engine_request(
         self, engine_id: str, generation: Generation, prompt_ids: NDArray[np.int32], streaming: bool
     ) -> EngineRequest:
-        """What the engine gets: inputs as they came, words as token ids; stop words stay here."""
+        """What the engine gets: inputs as they came, words as token ids; stop words stay here.
+
+        The prompt's text goes along where the engine takes text (`send_text`).
+        """
         inputs = dict(generation.engine_inputs)
         if generation.bad_words:
             inputs["bad_words_list"] = word_list([self._tokenizer.encode_plain(word) for word in generation.bad_words])
@@ -93,10 +104,15 @@ class Preparation:
             flagged_outputs=generation.flagged_outputs,
             sequences=generation.sequences,
             inputs=inputs,
+            text=self._rendered(generation) if self._send_text else "",
+            context=generation.context,
         )
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _rendered(self, generation: Generation) -> str:
+        return self._tokenizer.render(decode_prompt(generation.text, self._max_prompt_bytes))
 
     def _bias(self, generation: Generation) -> NDArray[np.float32]:
         bias = np.zeros((1, self._tokenizer.tokenizer.get_vocab_size()), dtype=np.float32)

@@ -13,7 +13,11 @@ from ssjf.service.outcome import Outcome
 
 @dataclass(frozen=True, slots=True)
 class FinishedRow:
-    """One ended row. Times in seconds; None where it never got that far. `predicted_by` is proxy, prior or client."""
+    """One ended row. Times in seconds; None where it never got that far. `predicted_by` is proxy, prior or client.
+
+    `arrival` is on the monotonic clock. `output_tokens` counts all `sequences`; `finish` says why a complete answer
+    ended (`stop`, or `length` at max_tokens). `trace` is the client's W3C trace context.
+    """
 
     outcome: Outcome
     request_id: str
@@ -27,6 +31,12 @@ class FinishedRow:
     queue_s: float | None
     ttft_s: float | None
     jct_s: float
+    arrival: float = 0.0
+    prompt: bytes = b""
+    max_tokens: int = 0
+    sequences: int = 1
+    finish: str = "stop"
+    trace: str = ""
 
 
 class Recorder:
@@ -71,4 +81,10 @@ class Recorder:
             queue_s=row.dispatched_at - arrival if row.dispatched_at is not None else None,
             ttft_s=row.first_token_at - arrival if row.first_token_at is not None else None,
             jct_s=now - arrival,
+            arrival=arrival,
+            prompt=row.generation.text,
+            max_tokens=row.job.max_tokens,
+            sequences=row.job.sequences,
+            finish=row.answer.finish_reason,
+            trace=row.generation.context.get("traceparent", ""),
         )

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from ssjf.core.errors import DeadlineExceeded, SchedulerError
 from ssjf.core.job import Job
@@ -23,10 +24,12 @@ from ssjf.service.answer import Answer
 from ssjf.service.cancellation import CancellationPoller
 from ssjf.service.channel import Channel, Outbox, Responder
 from ssjf.service.control import Control
-from ssjf.service.engine.base import EngineError
-from ssjf.service.engine.endpoint import EngineEndpoint
-from ssjf.service.errors import EngineFailed, InternalError, NotAccepting, RequestCancelled
+from ssjf.service.engine.base import EngineAdapter, EngineError
+from ssjf.service.engine.foreign import ForeignWatch
+from ssjf.service.engine.pool import EnginePool, Member, State
+from ssjf.service.errors import EngineFailed, EngineUnavailable, InternalError, NotAccepting, RequestCancelled
 from ssjf.service.intake import read_rows, wants_stop
+from ssjf.service.journal import Journal
 from ssjf.service.live import LiveCall, LiveCalls, LiveRow
 from ssjf.service.messages import Call, TextChunk
 from ssjf.service.outcome import Outcome
@@ -46,9 +49,12 @@ class Parts:
     settings: ServiceSettings
     core: Scheduler
     preparation: Preparation
-    endpoint: EngineEndpoint
+    adapter: EngineAdapter
+    pool: EnginePool
     outbox: Outbox
     recorder: Recorder
+    journal: Journal | None = None
+    foreign: ForeignWatch | None = None
 
 
 class Service:
@@ -58,9 +64,13 @@ class Service:
         self._settings = parts.settings
         self._core = parts.core
         self._preparation = parts.preparation
-        self._endpoint = parts.endpoint
+        self._adapter = parts.adapter
+        self._pool = parts.pool
+        self._pool.on_room = self.pump_soon
         self._outbox = parts.outbox
         self.recorder = parts.recorder
+        self.journal = parts.journal
+        self._foreign = parts.foreign
         self._loop = loop
         self._calls = LiveCalls()
         self._rows: dict[int, LiveRow] = {}
@@ -99,6 +109,8 @@ class Service:
         if not self.accepting:
             raise NotAccepting("the scheduler is draining and takes no new requests")
         live.rows = [LiveRow(live, generation) for generation in read_rows(live.call, self._settings)]
+        for row in live.rows:
+            self._adapter.check(row.generation)
         live.open_rows = len(live.rows)
         self._calls.add(live)
         self.poller.watch(live.call_id, live.channel)
@@ -145,9 +157,13 @@ class Service:
             size_bytes=ready.prompt_ids.nbytes + len(generation.text),
         )
         self.recorder.predictions[row.prediction.source] += 1
-        row.answer = Answer(generation, self._preparation.tokenizer, len(ready.prompt_ids))
-        row.answer.predicted_tokens = round(job.predicted_tokens)
+        row.answer = self._new_answer(row, job)
         return job
+
+    def _new_answer(self, row: LiveRow, job: Job) -> Answer:
+        answer = Answer(row.generation, self._preparation.tokenizer, job.prompt_tokens)
+        answer.predicted_tokens = round(job.predicted_tokens)
+        return answer
 
     # -- dispatch --------------------------------------------------------------------------------------------------
 
@@ -161,7 +177,7 @@ class Service:
         self._pump_due = False
         now = self._loop.time()
         self.recorder.policy = self._core.settings.policy
-        plan = self._core.schedule(now)
+        plan = self._core.schedule(now, self._pool.capacity(self._core.settings))
         for job in plan.expired:
             self._fail(
                 self._rows[job.job_id].call, DeadlineExceeded("its deadline passed before an engine slot was free")
@@ -179,40 +195,45 @@ class Service:
         assert row.answer is not None
         row.dispatched_at = row.last_progress = now
         row.answer.queue_time_us = round((now - row.call.call.arrival) * 1e6)
-        row.task = self._loop.create_task(self._run(row))
+        row.member = self._pool.take()
+        row.task = self._loop.create_task(self._run(row, row.member))
         # Not in `_run`'s finally: a task cancelled before its first step never enters it, and the slot would be lost.
-        row.task.add_done_callback(partial(self._left_engine, row))
+        row.task.add_done_callback(partial(self._left_engine, row, row.member))
         if row.generation.deadline is not None and self._settings.cancel_past_deadline:
             row.deadline_timer = self._loop.call_at(row.generation.deadline, self._pass_deadline, row)
 
-    async def _run(self, row: LiveRow) -> None:
+    async def _run(self, row: LiveRow, member: Member) -> None:
         try:
             if await self._client_gone(row.call):
                 self._fail(row.call, RequestCancelled("the client has gone"))
                 return
-            await self._relay(row)
+            await self._relay(row, member)
+            self._pool.worked(member)
             self._end_row(row, Outcome.FINISHED)
         except EngineError as error:
-            self._fail(row.call, EngineFailed(str(error)))
+            self._engine_failed(row, member, error)
         except Exception:
             log.exception("a running request failed")
             self._fail(row.call, InternalError("the scheduler failed while this request ran; its log has the reason"))
 
-    async def _relay(self, row: LiveRow) -> None:
+    async def _relay(self, row: LiveRow, member: Member) -> None:
         generation, answer, job, prompt_ids = row.generation, row.answer, row.job, row.prompt_ids
         assert answer is not None
         assert job is not None
         assert prompt_ids is not None
         streaming = generation.stream or (bool(generation.stop_words) and generation.beams == 1)
         request = self._preparation.engine_request(str(uuid.uuid4()), generation, prompt_ids, streaming)
-        chunks = self._endpoint.generate(request)
+        chunks = member.endpoint.generate(request)
         try:
             async for chunk in chunks:
                 row.last_progress = self._loop.time()
                 if row.first_token_at is None:
                     row.first_token_at = row.last_progress
+                if member.state is not State.UP:
+                    self._pool.worked(member)
                 piece = answer.take(chunk)
                 if piece is not None:
+                    row.sent = True
                     row.call.channel.push(piece)
                 self._core.progress(job.job_id, answer.output_tokens, row.last_progress)
                 if answer.stopped:
@@ -220,8 +241,37 @@ class Service:
         finally:
             await chunks.aclose()
 
-    def _left_engine(self, row: LiveRow, _task: asyncio.Task[None]) -> None:
+    def _engine_failed(self, row: LiveRow, member: Member, error: EngineError) -> None:
+        """The call ends with the engine's error, unless the engine is at fault and the row can be tried once more."""
+        if not error.connection:
+            self._pool.worked(member)
+        elif row.dispatched_at is not None:
+            self._pool.failed(member, str(error), row.dispatched_at)
+            if self._queue_again(row, tried=error.sent):
+                return
+        self._fail(row.call, EngineFailed(str(error)))
+
+    def _queue_again(self, row: LiveRow, tried: bool) -> bool:
+        """Put a row that its client has seen nothing of back to the front of the queue; False if it may not.
+
+        An engine may fail it once; failures to reach one at all (`tried` False) don't count.
+        """
+        assert row.job is not None
+        if row.outcome is not None or row.sent or (tried and row.job.requeued):
+            return False
+        requeued = self._core.requeue(row.job.job_id, self._loop.time(), tried=tried)
+        assert requeued, "neither queued again before nor cancelled"
+        row.leave_engine()
+        row.answer = self._new_answer(row, row.job)
+        self.pump_soon()
+        return True
+
+    def _left_engine(self, row: LiveRow, member: Member, task: asyncio.Task[None]) -> None:
         """A row's task is over, however it ended: its slot is free."""
+        self._pool.release(member)
+        if row.task is not task:  # the row was queued again; this try is not its end
+            self.pump_soon()
+            return
         assert row.job is not None
         assert row.answer is not None
         if row.deadline_timer is not None:
@@ -316,8 +366,28 @@ class Service:
         silent_since = self._loop.time() - limit
         for row in list(self._rows.values()):
             if row.task is not None and row.outcome is None and row.last_progress < silent_since:
-                self._fail(row.call, EngineFailed(f"the engine sent nothing for {limit:g} s"))
+                self._give_up_engine(row, row.task, f"the engine sent nothing for {limit:g} s")
+        self._give_up_waiting()
         self._watch = self._loop.call_later(_WATCH_PERIOD_S, self._watch_engine)
+
+    def _give_up_engine(self, row: LiveRow, task: asyncio.Task[None], reason: str) -> None:
+        if row.member is not None and row.dispatched_at is not None:
+            self._pool.failed(row.member, reason, row.dispatched_at)
+        if self._queue_again(row, tried=True):
+            task.cancel()
+        else:
+            self._fail(row.call, EngineFailed(reason))
+
+    def _give_up_waiting(self) -> None:
+        """While no engine serves, jobs wait for one to come back; not for ever."""
+        down_since = self._pool.down_since()
+        if down_since is None:
+            return
+        limit, now = self._settings.engine_wait_s, self._loop.time()
+        for row in list(self._rows.values()):
+            if row.task is None and row.outcome is None and now - max(down_since, row.call.call.arrival) > limit:
+                reason = f"no engine could be reached for {limit:g} s; the last failure: {self._pool.last_reason()}"
+                self._fail(row.call, EngineUnavailable(reason))
 
     # -- state and end ---------------------------------------------------------------------------------------------
 
@@ -345,6 +415,11 @@ class Service:
             **{f"requests_{outcome.value}": count for outcome, count in self.recorder.outcomes.items()},
         }
 
+    def engine_state(self) -> list[dict[str, Any]]:
+        """The engine endpoints, for `status` and the metrics."""
+        foreign = self._foreign.totals() if self._foreign is not None else {}
+        return [engine | {"foreign_requests": foreign.get(engine["url"], 0)} for engine in self._pool.describe()]
+
     @property
     def live_calls(self) -> int:
         """Client requests that have not ended."""
@@ -359,7 +434,9 @@ class Service:
         tasks = [row.task for row in self._rows.values() if row.task is not None] + list(self._tasks)
         await asyncio.gather(*tasks, return_exceptions=True)
         self._set_timer(None)
-        await self._endpoint.close()
+        if self._foreign is not None:
+            await self._foreign.close()
+        await self._pool.close()
         self._preparation.close()
 
     def _keep(self, task: asyncio.Task[None]) -> None:

@@ -122,7 +122,7 @@ def failed(message: str) -> Any:
 
 
 def numbers(tokens: int = 1) -> dict[str, int]:
-    """The outputs beside the text, as the scheduler sends them; `tokens` is the total so far."""
+    """The outputs beside the text, as the scheduler sends them; `tokens` are those of this response."""
     return {"num_output_tokens": tokens, "num_input_tokens": 7, "predicted_tokens": 42, "queue_time_us": 1_500_000}
 
 
@@ -130,8 +130,8 @@ def tell(*texts: str) -> Script:
     """Answers with these texts, a token each, and an empty final response."""
 
     def script(request: Received) -> Iterator[Any]:
-        for count, text in enumerate(texts, 1):
-            yield response(numbers(count), text=text)
+        for text in texts:
+            yield response(numbers(), text=text)
         yield response(final=True)
 
     return script
@@ -141,8 +141,8 @@ def tell_then_hang(*texts: str) -> Script:
     """Answers with these texts and then says nothing until the client has gone."""
 
     def script(request: Received) -> Iterator[Any]:
-        for count, text in enumerate(texts, 1):
-            yield response(numbers(count), text=text)
+        for text in texts:
+            yield response(numbers(), text=text)
         assert request.cancelled.wait(timeout=20), "the client never left"
 
     return script
@@ -152,8 +152,8 @@ def fail(message: str, *texts: str) -> Script:
     """Answers with these texts and then an error."""
 
     def script(request: Received) -> Iterator[Any]:
-        for count, text in enumerate(texts, 1):
-            yield response(numbers(count), text=text)
+        for text in texts:
+            yield response(numbers(), text=text)
         yield failed(message)
 
     return script

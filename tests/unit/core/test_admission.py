@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from ssjf.core.admission import Capacity
 from ssjf.core.errors import UnknownJob
 from ssjf.core.scheduler import Scheduler
 from tests.unit.core.build import make_job, make_scheduler
@@ -174,6 +175,16 @@ def test_a_budget_can_be_set_and_lifted_live() -> None:
     assert len(started(scheduler)) == 2
     scheduler.set_limits(0.0, max_inflight_tokens=None)
     assert len(started(scheduler)) == 2
+
+
+def test_engines_may_take_less_than_the_limits_allow() -> None:
+    scheduler = make_scheduler(max_inflight=4, max_inflight_tokens=1000)
+    ids = submit(scheduler, 8, 100)
+    assert [job.job_id for job in scheduler.schedule(0.0, Capacity(slots=1)).dispatch] == ids[:1]
+    assert scheduler.schedule(0.0, Capacity(slots=0)).dispatch == []
+    # 100 tokens run, half of the budget leaves room for four more, the limit of slots for three.
+    assert len(scheduler.schedule(0.0, Capacity(slots=9, share=0.25)).dispatch) == 1
+    assert len(scheduler.schedule(0.0, Capacity(slots=9, share=0.5)).dispatch) == 2
 
 
 def test_only_running_jobs_can_progress_finish_or_return() -> None:

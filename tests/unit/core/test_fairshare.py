@@ -71,6 +71,16 @@ def test_invented_names_do_not_fill_the_memory() -> None:
     assert len(shares) < 3000
 
 
+def test_corrections_alone_do_not_fill_the_memory() -> None:
+    shares = FairShare({})
+    for tenant in ("a", "b", "c"):
+        shares.enter(tenant)
+    for step in range(5000):
+        shares.correct("c", 1.0 + step % 2)
+    assert len(shares._turns) < 100
+    assert shares.next() == "a"
+
+
 def test_the_largest_debts_are_remembered_longest() -> None:
     shares = FairShare({})
     shares.enter("debtor")

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Mapping
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ssjf.core.job import Job
@@ -51,6 +51,7 @@ def test_arrival_line_sorts_jobs_that_come_out_of_order(steps: list[tuple[int, i
 
 
 @given(st.lists(st.floats(allow_nan=False), min_size=1, max_size=30))
+@example([0.0, -0.0, 0.0])
 def test_keys_of_any_sign_and_size_sort_as_numbers_do_with_ties_by_id(keys: list[float]) -> None:
     jobs = [make_job(job_id=index * 2**40) for index in range(len(keys))]
     key_of = {job.job_id: key for job, key in zip(jobs, keys, strict=True)}

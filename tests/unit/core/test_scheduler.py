@@ -54,7 +54,9 @@ def test_a_job_past_its_deadline_is_refused() -> None:
     scheduler = make_scheduler()
     with pytest.raises(DeadlineExceeded, match=r"2\.000 s before"):
         scheduler.submit(make_job(start_deadline=3.0), 5.0)
-    assert len(scheduler) == 0
+    with pytest.raises(DeadlineExceeded):
+        scheduler.submit(make_job(start_deadline=5.0), 5.0)
+    assert (len(scheduler), scheduler.snapshot(5.0).rejected) == (0, 2)
 
 
 def test_a_job_that_cannot_start_in_time_is_dropped_at_its_deadline() -> None:
@@ -220,19 +222,28 @@ def test_a_switch_refuses_wrong_names_and_values_and_changes_nothing() -> None:
     assert scheduler.snapshot(0.0).effective_policy == "ssjf"
 
 
-def test_the_aging_rate_follows_the_running_mean_and_what_waits_is_ordered_anew() -> None:
-    scheduler = make_scheduler(policy="ssjf-aging", max_wait_s=60.0, prior_tokens=300.0)
+@pytest.mark.parametrize(("length", "rate", "first"), [(30, 1.0, "new"), (3000, 100.0, "old")])
+def test_the_aging_rate_follows_the_running_mean_and_what_waits_is_ordered_anew(
+    length: int, rate: float, first: str
+) -> None:
+    scheduler = make_scheduler(policy="ssjf-aging", max_wait_s=60.0, prior_tokens=300.0, max_inflight=2)
     assert scheduler.snapshot(0.0).aging_rate == 10.0
-    for _ in range(128):
-        job = make_job(30)
+    jobs = {"old": make_job(150, arrival=0.0), "new": make_job(100, arrival=1.0 if first == "old" else 20.0)}
+    blocker = make_job(length)
+    scheduler.submit(blocker, 0.0)
+    scheduler.schedule(0.0)
+    for _ in range(127):
+        job = make_job(length)
         scheduler.submit(job, 0.0)
         scheduler.schedule(0.0)
-        scheduler.finish(job.job_id, 30, 0.0)
-    assert scheduler.snapshot(0.0).aging_rate == 1.0
-    old, new = make_job(30, arrival=0.0), make_job(10, arrival=10.0)
-    for job in (old, new):
-        scheduler.submit(job, 10.0)
-    assert scheduler.schedule(10.0).dispatch == [new]  # with a rate of 10 it would be the old one
+        scheduler.finish(job.job_id, length, 0.0)
+    scheduler.set_limits(0.0, max_inflight=1)
+    for job in jobs.values():
+        scheduler.submit(job, 20.0)
+    scheduler.finish(blocker.job_id, length, 20.0)
+    assert scheduler.snapshot(20.0).aging_rate == rate
+    # With the rate of 10 that was in force when they came, it would have been the other one.
+    assert scheduler.schedule(20.0).dispatch == [jobs[first]]
 
 
 def test_a_configured_aging_rate_stays() -> None:
@@ -268,6 +279,18 @@ def test_snapshot_shows_the_queue_by_class() -> None:
     scheduler.schedule(6.0)
     state = scheduler.snapshot(6.0)
     assert (state.queue_lengths, state.in_flight, state.tokens_in_flight) == ({0: 0, 3: 2}, 1, 200)
+
+
+def test_memory_stays_bounded_when_one_tenant_submits_and_cancels() -> None:
+    scheduler = make_scheduler(max_inflight_tokens=1000, max_wait_s=60.0)
+    for _ in range(2):  # one runs, one waits
+        scheduler.submit(make_job(), 0.0)
+    scheduler.schedule(0.0)
+    for step in range(3000):
+        job = make_job(1 + step % 500, arrival=step, start_deadline=1e9)
+        scheduler.submit(job, step)
+        scheduler.cancel(job.job_id, step)
+        assert scheduler._queue.entries < 4 * (64 + 64 + 8)
 
 
 def test_memory_stays_bounded_under_storms_of_submit_and_cancel() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -13,8 +13,9 @@ from ssjf.core.job import LengthPrediction
 from ssjf.core.scheduler import Scheduler
 from ssjf.core.settings import CoreSettings
 from ssjf.service.channel import Outbox
-from ssjf.service.engine.base import EngineError
-from ssjf.service.engine.endpoint import EngineEndpoint
+from ssjf.service.engine.base import EngineAdapter, EngineError
+from ssjf.service.engine.flavours import ADAPTERS
+from ssjf.service.engine.pool import Endpoint, EnginePool, PoolSettings
 from ssjf.service.messages import Call, EngineChunk, EngineRequest, Generation, TextChunk
 from ssjf.service.preparation import Preparation, PreparedRow
 from ssjf.service.records import FinishedRow, Recorder
@@ -23,6 +24,8 @@ from ssjf.service.settings import ServiceSettings
 from tests.unit.byte_tokenizer import byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
+MakeEndpoints = Callable[[EngineAdapter], Sequence[Endpoint]]
+FAST_PROBES = PoolSettings(first_pause_s=0.01, longest_pause_s=0.02)
 
 
 class Client:
@@ -80,6 +83,9 @@ class ScriptedEngine:
         finally:
             self.left.append(prompt)
 
+    async def is_ready(self, timeout_s: float) -> bool:
+        return True
+
     async def close(self) -> None:
         self.gate.set()
 
@@ -101,7 +107,10 @@ class FakePreparation:
         return PreparedRow(ids, LengthPrediction(length, length) if self.predicts else None)
 
     def engine_request(self, engine_id: str, row: Generation, prompt_ids: Any, streaming: bool) -> EngineRequest:
-        return EngineRequest(engine_id, prompt_ids, row.max_tokens, streaming, (), row.sequences, row.engine_inputs)
+        inputs = dict(row.engine_inputs)
+        return EngineRequest(
+            engine_id, prompt_ids, row.max_tokens, streaming, (), row.sequences, inputs, row.text.decode(), row.context
+        )
 
     def close(self) -> None:
         pass
@@ -110,8 +119,11 @@ class FakePreparation:
 class Bench:
     """The service and everything around it, for one test."""
 
-    def __init__(self, core: CoreSettings, settings: ServiceSettings):
+    def __init__(self, core: CoreSettings, settings: ServiceSettings, make_endpoints: MakeEndpoints | None = None):
         self.engine = ScriptedEngine()
+        adapter = ADAPTERS[settings.engine_flavour]("tensorrt_llm")
+        endpoints: Sequence[Endpoint] = make_endpoints(adapter) if make_endpoints else (self.engine,)
+        self.pool = EnginePool(endpoints, FAST_PROBES, asyncio.get_running_loop().time)
         self.preparation = FakePreparation()
         self.records: list[FinishedRow] = []
         self.outbox = Outbox(lambda _channel: None)
@@ -119,8 +131,9 @@ class Bench:
         parts = Parts(
             settings=settings,
             core=self.core,
-            preparation=cast(Preparation, self.preparation),
-            endpoint=cast(EngineEndpoint, self.engine),
+            preparation=cast("Preparation", self.preparation),
+            adapter=adapter,
+            pool=self.pool,
             outbox=self.outbox,
             recorder=Recorder(self.records.append),
         )
@@ -157,11 +170,14 @@ def run(
     scenario: Callable[[Bench], Awaitable[None]],
     core: CoreSettings | None = None,
     settings: ServiceSettings | None = None,
+    make_endpoints: MakeEndpoints | None = None,
 ) -> Bench:
     """Run a scenario with a live sender and poller; afterwards nothing may be left in the scheduler."""
 
     async def main() -> Bench:
-        bench = Bench(core or CoreSettings(max_inflight=2), settings or ServiceSettings(cancel_poll_s=0.005))
+        bench = Bench(
+            core or CoreSettings(max_inflight=2), settings or ServiceSettings(cancel_poll_s=0.005), make_endpoints
+        )
         bench.outbox.start()
         bench.service.poller.start()
         try:
@@ -172,6 +188,7 @@ def run(
             bench.outbox.stop(5)
         state = bench.service.snapshot()
         assert (state.queue_length, state.in_flight, bench.service.live_calls) == (0, 0, 0)
+        assert [member.in_flight for member in bench.pool.members()] == [0] * len(bench.pool.members())
         return bench
 
     return asyncio.run(main())

@@ -62,7 +62,7 @@ def test_pieces_that_wait_are_merged_into_one_response() -> None:
     outbox, responder = Outbox(lambda _channel: None), FakeResponder()
     channel = Channel(responder, outbox)
     for count, piece in enumerate("abcdef", start=1):
-        channel.push(chunk(piece, tokens=count, log_probs=(-float(count),)))
+        channel.push(chunk(piece, log_probs=(-float(count),)))
     channel.finish()
     outbox.start()
     drained(outbox)
@@ -81,11 +81,11 @@ def test_rows_are_not_merged_with_each_other() -> None:
     assert responder.sent == [("xx", False), ("yy", True)]
 
 
-def test_merging_keeps_log_probabilities_and_the_newest_counts() -> None:
+def test_merging_keeps_log_probabilities_and_adds_counts() -> None:
     joined = chunk("a", tokens=1, log_probs=(-1.0,)).joined(chunk("b", tokens=2, log_probs=(-2.0, -3.0)))
     assert joined.texts == ("ab",)
     assert joined.log_probs == ((-1.0, -2.0, -3.0),)
-    assert joined.output_tokens == 2
+    assert joined.output_tokens == 3
 
 
 def test_an_error_is_the_only_end_and_drops_what_waits() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssjf.service.engine.base import EngineAdapter
-from ssjf.service.engine.wire import WANT_FINAL_PARAMETER, build_request, read_outputs
+from ssjf.service.engine.wire import build_engine_request, read_outputs
 from ssjf.service.messages import EngineChunk, EngineRequest
 
 _LOG_PROBS = ("cum_log_probs", "output_log_probs")
@@ -18,9 +18,6 @@ _OWN = frozenset({"output_ids", "sequence_length", "sequence_index", "batch_inde
 
 class InflightAdapter(EngineAdapter):
     """Asks only for the outputs that someone will read: each one costs a copy in every response."""
-
-    def __init__(self, model: str):
-        self._model = model
 
     def request_message(self, request: EngineRequest) -> Any:
         """See EngineAdapter. The prompt is never echoed by the engine: the scheduler has the text itself."""
@@ -35,9 +32,7 @@ class InflightAdapter(EngineAdapter):
         }
         outputs = ("output_ids", "sequence_length", *request.flagged_outputs)
         outputs += ("sequence_index",) if request.sequences > 1 else ()
-        message = build_request(self._model, request.engine_id, tensors, outputs)
-        message.parameters[WANT_FINAL_PARAMETER].bool_param = True
-        return message
+        return build_engine_request(self.model, request, tensors, outputs)
 
     def read_chunk(self, response: Any) -> EngineChunk | None:
         if not response.outputs:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import deserialize_bytes_tensor, np_to_triton_dtype, serialize_byte_tensor
 
+from ssjf.service.messages import EngineRequest
 from ssjf.tensors import NUMPY_TYPES
 
 FINAL_PARAMETER = "triton_final_response"
@@ -33,6 +34,17 @@ def build_request(
     for name in outputs:
         request.outputs.add(name=name)
     return request
+
+
+def build_engine_request(
+    model: str, request: EngineRequest, tensors: Mapping[str, NDArray[Any]], outputs: tuple[str, ...] = ()
+) -> Any:
+    """The ModelInferRequest of one job: marks its last response, and carries the client's context as parameters."""
+    message = build_request(model, request.engine_id, tensors, outputs)
+    message.parameters[WANT_FINAL_PARAMETER].bool_param = True
+    for name, value in request.context.items():
+        message.parameters[name].string_param = value
+    return message
 
 
 def to_bytes(value: NDArray[Any]) -> bytes:
