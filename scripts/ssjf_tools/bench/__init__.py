@@ -1,0 +1,1 @@
+"""Benchmarks against real servers: what the scheduler costs, and what it gains."""
