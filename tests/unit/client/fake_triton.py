@@ -58,7 +58,7 @@ class Received:
         return getattr(value, value.WhichOneof("parameter_choice"))
 
 
-class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     """`received` grows with every request; `script` answers those that are not `stop` requests."""
 
     def __init__(self, credentials: Any = None) -> None:
