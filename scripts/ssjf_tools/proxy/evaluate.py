@@ -1,0 +1,104 @@
+"""`scripts/eval-proxy`: how good a trained proxy is on labelled prompts."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proxy_onnx.encode import ProxyEncoder
+from proxy_onnx.errors import ProxyError
+from proxy_onnx.metadata import ProxyMetadata
+from proxy_onnx.runtime import OnnxRuntime
+from ssjf_tools.assets.proxy import COMMITTED, assemble
+
+from . import plots
+from .artifact import write_json
+from .bins import LengthBins
+from .data import DataError, LabelledPrompt, load_labelled
+from .describe import file_digest
+from .encoder import EncoderError
+from .latency import latency_ms
+from .scores import score, score_scheduling
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line entry; 0, or 1 with one line that says what is wrong."""
+    options = _parser().parse_args(arguments)
+    try:
+        _evaluate(options)
+    except (DataError, EncoderError, ProxyError, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/eval-proxy",
+        description="Scores a trained proxy on labelled prompts: rank correlation, errors, calibration, latency on one "
+        "CPU thread, and what its order is worth in the simulator (share of the oracle's gain, 1 and 8 slots, load "
+        "0.9). The model that is scored is the one that the cpu profile serves.",
+    )
+    parser.add_argument("--proxy", type=Path, default=COMMITTED, metavar="DIR", help="default: the shipped proxy")
+    parser.add_argument("--prompts", type=Path, nargs="+", required=True, metavar="FILE", help="JSONL: id, prompt")
+    parser.add_argument(
+        "--lengths", type=Path, nargs="+", required=True, metavar="FILE", help="JSONL: id, output_tokens, finish"
+    )
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here as well")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw predicted.png and calibration.png (matplotlib)")
+    return parser
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    if options.plots is not None and not plots.available():
+        raise ValueError("--plots needs matplotlib, which is not installed here")
+    prompts = load_labelled(options.prompts, options.lengths)
+    if not prompts:
+        raise DataError("no prompt has a length")
+    with tempfile.TemporaryDirectory(prefix="ssjf-proxy-") as folder:
+        assemble(options.proxy, Path(folder))
+        metadata = ProxyMetadata.load(Path(folder))
+        runtime = OnnxRuntime(Path(folder), threads=1)
+        probabilities = _predict(runtime, ProxyEncoder.from_dir(Path(folder)), prompts)
+        figures = latency_ms(runtime.run, metadata.max_length, metadata.vocab_size)
+    bins = LengthBins(metadata.bin_edges, metadata.bin_means)
+    figures = {**score(probabilities, prompts, bins), **score_scheduling(probabilities, prompts, bins), **figures}
+    _report(figures, options, _seen(metadata, options.lengths))
+    if options.plots is not None:
+        for path in plots.draw(options.plots, probabilities, prompts, bins):
+            print(f"plot: {path}")
+
+
+def _predict(runtime: OnnxRuntime, encoder: ProxyEncoder, prompts: Sequence[LabelledPrompt]) -> NDArray[np.float64]:
+    """Distributions [prompts, K], one prompt at a time as a server without load would."""
+    rows = [runtime.run(*encoder.encode([prompt.text]))[0] for prompt in prompts]
+    return np.asarray(np.stack(rows), dtype=np.float64)
+
+
+def _seen(metadata: ProxyMetadata, files: Sequence[Path]) -> bool:
+    """Whether the proxy was trained on one of these files of lengths."""
+    known = metadata.raw.get("training", {}).get("data", {}).get("files", {})
+    return any(file_digest(file) in known.values() for file in files)
+
+
+def _report(figures: dict[str, Any], options: argparse.Namespace, seen: bool) -> None:
+    for name, value in figures.items():
+        print(f"{name:22} {value:>10g}")
+    if seen:
+        print(
+            "NOTE: the proxy was trained on these lengths, so these are no held-out figures; "
+            "those are in its proxy.json under training.cross_validation."
+        )
+    if options.json is not None:
+        write_json(options.json, {**figures, "trained_on_these_lengths": seen})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""INT8 weights for the CPU. The graph for TensorRT stays in FP32."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+
+import onnx
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
+_FULL_PRECISION = ["head/reduce/matmul", "head/expand/matmul"]  # thousands of unscaled features into a few numbers
+
+
+def to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the encoder's matrix products in INT8, activations quantised as they come.
+
+    Three times as fast on a CPU with VNNI; held-out tau_b is the same to three digits (docs/proxy-model-card.md). The
+    scale of activations is that of a whole batch, so a row's answer depends a little on its neighbours.
+    """
+    with tempfile.TemporaryDirectory(prefix="ssjf-proxy-") as folder:
+        source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
+        onnx.save(model, source)
+        logging.getLogger().addFilter(_no_advice)
+        try:
+            quantize_dynamic(
+                source,
+                target,
+                weight_type=QuantType.QInt8,
+                per_channel=True,
+                op_types_to_quantize=["MatMul"],
+                nodes_to_exclude=_FULL_PRECISION,
+                extra_options={"MatMulConstBOnly": True},  # attention scores stay FP32
+            )
+        finally:
+            logging.getLogger().removeFilter(_no_advice)
+        return onnx.load(target)
+
+
+def _no_advice(record: logging.LogRecord) -> bool:
+    """Drop ONNX Runtime's advice to pre-process: the graph has known shapes already."""
+    return "pre-processing" not in record.getMessage()
