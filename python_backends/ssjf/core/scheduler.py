@@ -76,7 +76,8 @@ class Scheduler:
         """Take a job into the queue.
 
         Raises QueueFull at the limits of requests or bytes, DeadlineExceeded if its deadline has passed already, and
-        InvalidRequest for a priority class that does not exist or an id that is in use.
+        InvalidRequest for a priority class that does not exist, an id that is in use, or a job of more bytes than the
+        queue may ever hold.
         """
         settings, queue = self.settings, self._queue
         if not 0 <= job.priority_class < settings.priority_classes:
@@ -246,6 +247,8 @@ class Scheduler:
     def _refuse(self, job: Job) -> None:
         settings, waiting = self.settings, len(self._queue)
         self.counts.rejected += 1
+        if job.size_bytes > settings.max_queue_bytes:  # to come again later would not help
+            raise InvalidRequest("size_bytes", job.size_bytes, f"at most max_queue_bytes {settings.max_queue_bytes}")
         limit = f"{settings.max_queue} requests and {settings.max_queue_bytes} bytes"
         raise QueueFull(waiting, self._retry_after(waiting), limit)
 

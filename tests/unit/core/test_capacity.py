@@ -30,8 +30,8 @@ def test_with_no_engine_nothing_starts_but_deadlines_still_pass() -> None:
 
 
 def test_the_token_budget_shrinks_with_the_engines() -> None:
-    scheduler = make_scheduler(max_inflight_tokens=1000)
-    jobs = [make_job(prompt=50, mean=200, max_tokens=200) for _ in range(4)]
+    scheduler = make_scheduler(max_inflight=8, max_inflight_tokens=1000)
+    jobs = [make_job(200, prompt_tokens=50) for _ in range(4)]
     for job in jobs:
         scheduler.submit(job, 0.0)
     assert len(scheduler.schedule(0.0, Capacity(8, 0.5)).dispatch) == 2

@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from ssjf.core.admission import Capacity
 from ssjf.core.job import Job
 from ssjf.core.policies.registry import POLICY_NAMES
 from ssjf.core.scheduler import Scheduler
@@ -85,11 +86,12 @@ class SchedulerMachine(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule()
-    def schedule(self) -> None:
+    @rule(spare=st.none() | st.integers(0, 3))
+    def schedule(self, spare: int | None = None) -> None:
         settings = self.scheduler.settings
         inflight_before = len(self.running)
-        plan = self.scheduler.schedule(self.now)
+        plan = self.scheduler.schedule(self.now, None if spare is None else Capacity(spare))
+        assert spare is None or len(plan.dispatch) <= spare
         due = [
             job for job in self.waiting.values() if job.start_deadline is not None and job.start_deadline <= self.now
         ]
@@ -112,7 +114,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         if plan.dispatch:
             assert len(self.running) <= slots
             assert settings.batching == "continuous" or inflight_before == 0
-        self.check_work_conservation(slots)
+        if spare is None or len(plan.dispatch) < spare:
+            self.check_work_conservation(slots)
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), learn=st.booleans())

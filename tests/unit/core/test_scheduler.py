@@ -50,6 +50,11 @@ def test_bytes_are_limited_and_given_back() -> None:
     assert scheduler.snapshot(0.0).queue_bytes == 1000
 
 
+def test_a_job_that_can_never_fit_is_not_told_to_retry() -> None:
+    with pytest.raises(InvalidRequest, match="size_bytes is 1001, allowed: at most max_queue_bytes 1000"):
+        make_scheduler(max_queue_bytes=1000).submit(make_job(size_bytes=1001), 0.0)
+
+
 def test_a_job_past_its_deadline_is_refused() -> None:
     scheduler = make_scheduler()
     with pytest.raises(DeadlineExceeded, match=r"2\.000 s before"):
