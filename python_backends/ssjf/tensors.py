@@ -186,8 +186,14 @@ ENGINE_OUTPUTS: Final[tuple[TensorSpec, ...]] = (
     _required("num_output_tokens", "INT32"),
 )
 
-# Client input → engine input, for values that pass through untouched. What the scheduler handles itself is not here:
-# text, max_tokens, words, stream, stop, the echo of the prompt.
+# What the scheduler itself handles of the clients' inputs; every other one passes through untouched, see below.
+HANDLED_INPUTS: Final = frozenset({
+    "text_input", "max_tokens", "stop_words", "bad_words", "stream", "stop", "exclude_input_in_output",
+    "return_num_input_tokens", "return_num_output_tokens", "embedding_bias_words", "embedding_bias_weights",
+    "prompt_table_extra_id",
+})  # fmt: skip
+
+# Client input → engine input, for values that pass through.
 CLIENT_TO_ENGINE: Final[dict[str, str]] = {
     "end_id": "end_id",
     "pad_id": "pad_id",

@@ -152,6 +152,7 @@ def _read_row(call: Call, row: int, requested: _Requested, settings: ServiceSett
         stop_words=_words(tensors, "stop_words", settings),
         bad_words=_words(tensors, "bad_words", settings),
         biased_words=_biased_words(tensors, settings),
+        prompt_table_extra_id=_optional_scalar(tensors, "prompt_table_extra_id"),
         beams=beams,
         sequences=beams * returned,
         flagged_outputs=_flagged_outputs(tensors),
@@ -168,6 +169,10 @@ def _read_row(call: Call, row: int, requested: _Requested, settings: ServiceSett
 
 def _scalar(tensors: Mapping[str, NDArray[Any]], name: str, default: int) -> int:
     return int(tensors[name].reshape(-1)[0]) if name in tensors else default
+
+
+def _optional_scalar(tensors: Mapping[str, NDArray[Any]], name: str) -> int | None:
+    return int(tensors[name].reshape(-1)[0]) if name in tensors else None
 
 
 def _flagged_outputs(tensors: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:

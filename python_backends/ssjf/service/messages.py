@@ -54,6 +54,7 @@ class Generation:
     stop_words: tuple[str, ...]
     bad_words: tuple[str, ...]
     biased_words: tuple[tuple[str, float], ...]
+    prompt_table_extra_id: int | None
     beams: int
     sequences: int
     flagged_outputs: tuple[str, ...]

@@ -96,6 +96,8 @@ class Preparation:
             inputs["bad_words_list"] = word_list([self._tokenizer.encode_plain(word) for word in generation.bad_words])
         if generation.biased_words:
             inputs["embedding_bias"] = self._bias(generation)
+        if generation.prompt_table_extra_id is not None:
+            inputs["prompt_table_extra_ids"] = self._extra_ids(generation.prompt_table_extra_id, prompt_ids)
         return EngineRequest(
             engine_id=engine_id,
             prompt_ids=prompt_ids,
@@ -119,6 +121,11 @@ class Preparation:
         for word, weight in generation.biased_words:
             bias[0, self._tokenizer.encode_plain(word)] += weight
         return bias
+
+    def _extra_ids(self, extra_id: int, prompt_ids: NDArray[np.int32]) -> NDArray[np.uint64]:
+        """Upstream's layout, UINT64[1, n]: the id at the places of virtual tokens, those beyond the vocabulary."""
+        virtual = prompt_ids >= self._tokenizer.tokenizer.get_vocab_size()
+        return np.where(virtual, np.uint64(extra_id), np.uint64(0)).reshape(1, -1)
 
     def _check_length(self, generation: Generation, prompt_ids: NDArray[np.int32]) -> None:
         total = len(prompt_ids) + generation.max_tokens

@@ -57,13 +57,19 @@ class ServiceSettings:
         for key in ("max_output_tokens", "max_stop_words", "max_word_bytes", "journal_files"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key} is {getattr(self, key)}, expected at least 1")
+        if self.journal_max_bytes < _MIN_JOURNAL_BYTES:
+            raise ValueError(f"journal_max_bytes is {self.journal_max_bytes}, expected at least {_MIN_JOURNAL_BYTES}")
+        self._check_engine()
+
+    def _check_engine(self) -> None:
         if not self.engine_url:
             raise ValueError("engine_url is empty, expected host:port")
+        for url in self.engine_url:
+            if ":" not in url or self.engine_url.count(url) > 1:
+                raise ValueError(f"engine_url has {url!r}, expected host:port, every one of them once")
         if self.engine_flavour not in FLAVOURS:
             raise ValueError(f"engine_flavour is {self.engine_flavour!r}, expected one of {', '.join(FLAVOURS)}")
         if self.engine_slots is not None and self.engine_slots < 1:
             raise ValueError(f"engine_slots is {self.engine_slots}, expected at least 1, or none")
         if (self.engine_tls_cert is None) != (self.engine_tls_key is None):
             raise ValueError("engine_tls_cert and engine_tls_key belong together, one of them is not set")
-        if self.journal_max_bytes < _MIN_JOURNAL_BYTES:
-            raise ValueError(f"journal_max_bytes is {self.journal_max_bytes}, expected at least {_MIN_JOURNAL_BYTES}")

@@ -15,6 +15,9 @@ from ssjf.service.settings import FLAVOURS, ServiceSettings
     ("key", "values"),
     [
         ("engine_flavour", {"engine_flavour": "vllm"}),
+        ("engine_url", {"engine_url": ()}),
+        ("engine_url", {"engine_url": ("engine",)}),
+        ("engine_url", {"engine_url": ("a:8001", "b:8001", "a:8001")}),
         ("engine_slots", {"engine_slots": 0}),
         ("engine_wait_s", {"engine_wait_s": 0.0}),
         ("engine_tls_key", {"engine_tls_cert": Path("cert.pem")}),

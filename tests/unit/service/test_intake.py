@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ssjf import tensors
 from ssjf.core.errors import InvalidRequest
 from ssjf.service.intake import read_rows, wants_stop
 from ssjf.service.messages import Call, Door
@@ -134,6 +135,11 @@ def test_ids_of_the_ensemble_are_cut_to_their_length() -> None:
     assert call.door is Door.ENSEMBLE
     assert row.prompt_ids is not None
     assert row.prompt_ids.tolist() == [5, 6]
+
+
+def test_no_input_of_the_contract_is_ignored() -> None:
+    contract = {spec.name for spec in (*tensors.CLIENT_OPTIONAL_INPUTS, *tensors.PRODUCTION_OPTIONAL_INPUTS)}
+    assert contract <= set(tensors.CLIENT_TO_ENGINE) | tensors.HANDLED_INPUTS
 
 
 def test_neutral_values_are_accepted() -> None:
