@@ -22,6 +22,9 @@ from .head import Head, softmax
 Matrix = NDArray[np.float64]
 _FOLDS = 5
 _NEWTON_STEPS = 30
+_HALVINGS = 20
+_DEAD = 1e-6  # spread of a view, which are all of the order of 1
+_SPREAD_FLOOR = 0.1  # of the median spread of the features
 _SHARP = 1e-3  # smoothing that leaves every label in its own bin
 
 
@@ -50,7 +53,9 @@ def fit_head(features: NDArray[np.floating[Any]], labels: FlatLabels, bins: Leng
     views = _average(_views(labels, bins), labels.prompt, len(inputs))
     soft = soft_targets(labels, bins, settings.smoothing)
     narrow = _out_of_fold(inputs, views, settings)
-    centre, spread = narrow.mean(axis=0), narrow.std(axis=0) + 1e-9
+    centre, spread = narrow.mean(axis=0), narrow.std(axis=0)
+    # A view that says nothing here, as 'was it cut' does when no answer was, has no scale to be brought to 1.
+    spread[spread < _DEAD] = 1.0
     weight, bias = _logistic((narrow - centre) / spread, soft, settings.logistic)
     first = _fit_ridge(inputs, views, settings.ridge)
     return Head(
@@ -142,7 +147,9 @@ def _out_of_fold(inputs: Matrix, views: Matrix, settings: FitSettings) -> Matrix
 
 def _fit_ridge(inputs: Matrix, targets: Matrix, penalty: float) -> _Ridge:
     """Ridge regression in its dual form: prompts are fewer than features."""
-    centre, spread = inputs.mean(axis=0), inputs.std(axis=0) + 1e-6
+    centre, spread = inputs.mean(axis=0), inputs.std(axis=0)
+    # Prompts of one template leave some features all but constant: without a floor their noise would be blown up.
+    spread = spread + _SPREAD_FLOOR * float(np.median(spread)) + 1e-9
     scaled = (inputs - centre) / spread
     mean = targets.mean(axis=0)
     kernel = scaled @ scaled.T
@@ -163,14 +170,31 @@ def _logistic(inputs: Matrix, targets: Matrix, penalty: float) -> tuple[Matrix, 
     ridge[-1] = 1e-8
     theta = np.zeros((width, bins))
     theta[-1] = np.log(targets.mean(axis=0) + 1e-6)
+    value = _objective(design, theta, targets, ridge)
     for _ in range(_NEWTON_STEPS):
         shares = softmax(design @ theta)
         gradient = design.T @ (shares - targets) / rows + ridge * theta
         step = np.linalg.solve(_hessian(design, shares, ridge), gradient.ravel()).reshape(width, bins)
-        theta = theta - step
-        if float(np.abs(step).max()) < 1e-8:
+        # A full step can overshoot where bins are all but certain; a shorter one in its direction always descends.
+        for _ in range(_HALVINGS):
+            lower = _objective(design, theta - step, targets, ridge)
+            if lower <= value:
+                break
+            step = step / 2
+        else:
+            break
+        theta, gained, value = theta - step, value - lower, lower
+        if gained < 1e-12:
             break
     return theta[:-1], theta[-1]
+
+
+def _objective(design: Matrix, theta: Matrix, targets: Matrix, ridge: Matrix) -> float:
+    """Mean cross-entropy plus the penalty, for parameters theta [width, K]."""
+    logits = design @ theta
+    top = logits.max(axis=1)
+    log_sum = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
+    return float(np.mean(log_sum - (targets * logits).sum(axis=1)) + 0.5 * (ridge * theta**2).sum())
 
 
 def _hessian(design: Matrix, shares: Matrix, ridge: Matrix) -> Matrix:

@@ -198,22 +198,20 @@ class _Pooling:
     def __init__(self, graph: _Graph) -> None:
         self._graph = graph
         self._axis = graph.integers("axis_1", [1])
-        self._mask = graph.op("Unsqueeze", "pool/mask", "embed/mask", graph.integers("axis_2", [2]))
-        count = graph.op("ReduceSum", "pool/count", self._mask, self._axis, keepdims=0)
+        count = graph.op("ReduceSum", "pool/count", "embed/mask", self._axis, keepdims=1)
         # A row without tokens gives 0 instead of NaN.
-        self._count = graph.op("Max", "pool/at_least_1", count, graph.scalar("one", 1.0))
-        padding = graph.op("Unsqueeze", "pool/padding", "embed/bias", graph.integers("axis_2", [2]))
-        self._padding = padding
+        at_least_1 = graph.op("Max", "pool/at_least_1", count, graph.scalar("one", 1.0))
+        shares = graph.op("Div", "pool/shares", "embed/mask", at_least_1)
+        self._shares = graph.op("Unsqueeze", "pool/row", shares, self._axis)
+        self._padding = graph.op("Unsqueeze", "pool/padding", "embed/bias", graph.integers("axis_2", [2]))
 
     def of(self, name: str, hidden: str) -> list[str]:
         graph = self._graph
-        total = graph.op("ReduceSum", f"{name}/total", self._masked(name, hidden), self._axis, keepdims=0)
-        mean = graph.op("Div", f"{name}/mean", total, self._count)
+        mean = graph.op(
+            "Squeeze", f"{name}/mean", graph.op("MatMul", f"{name}/product", self._shares, hidden), self._axis
+        )
         lowered = graph.op("Add", f"{name}/lowered", hidden, self._padding)
         return [mean, graph.op("ReduceMax", f"{name}/max", lowered, axes=[1], keepdims=0)]
-
-    def _masked(self, name: str, hidden: str) -> str:
-        return self._graph.op("Mul", f"{name}/masked", hidden, self._mask)
 
 
 def _dense(weights: Weights, source: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from ssjf_tools.proxy import finetune  # noqa: E402
+from ssjf_tools.proxy import finetune, train  # noqa: E402
+from ssjf_tools.proxy.artifact import ProxyArtifact  # noqa: E402
 from ssjf_tools.proxy.encoder import load_encoder, package_dir  # noqa: E402
 from ssjf_tools.proxy.graph import feature_count  # noqa: E402
 from tests.unit.proxy import small_proxy  # noqa: E402
@@ -68,3 +70,20 @@ def test_a_killed_run_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: pytes
     name = "encoder.layer.0.output.dense.weight"
     assert np.abs(resumed[name] - whole[name]).max() < 1e-6
     assert np.abs(resumed_head.expand_weight - whole_head.expand_weight).max() < 1e-6
+
+
+def test_the_command_tunes_and_saves_what_serving_loads(tmp_path: Path) -> None:
+    prompts, lengths = tmp_path / "prompts", tmp_path / "lengths"
+    kinds = [("Say yes: {}.", 3), ("Write a long essay about {}.", 300)]
+    records = [(str(n), kinds[n % 2][0].format(n), kinds[n % 2][1] + n) for n in range(60)]
+    prompts.write_text("".join(json.dumps({"id": key, "prompt": text}) + "\n" for key, text, _ in records))
+    lengths.write_text(
+        "".join(json.dumps({"id": key, "output_tokens": n, "finish": "stop"}) + "\n" for key, _, n in records)
+    )
+    files = ["--prompts", str(prompts), "--lengths", str(lengths), "--out", str(tmp_path / "out")]
+    assert train.main([*files, "--bins", "8", "--folds", "2", "--seeds", "0", "--epochs", "1"]) == 0
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"proxy.json", "head.npz", "adapter.npz"}
+    artifact = ProxyArtifact.load(tmp_path / "out")
+    (holdout,) = artifact.metadata.raw["training"]["fine_tuning"]["holdout"]
+    assert holdout["tuned"]["kendall_tau_b"] > 0.3
+    assert artifact.onnx_model().graph.output[0].name == "length_distribution"

@@ -180,3 +180,36 @@ def test_a_head_survives_saving_and_names_what_is_wrong(tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", x=np.ones(1))
     with pytest.raises(HeadError, match=r"other\.npz"):
         Head.load(tmp_path / "other.npz")
+
+
+def test_a_feature_that_hardly_varied_in_training_cannot_blow_up_a_prediction() -> None:
+    features, labels = made_up(300, seed=5)
+    features[:, 5] = 1.0 + 1e-7 * features[:, 5]  # all but constant, as with prompts of one template
+    bins = fit_bins(CAP, 12, labels.tokens, labels.censored)
+    head = fit_head(features, labels, bins, FitSettings())
+    usual = head.probabilities(features) @ bins.means
+    features[:, 5] += 0.01  # the noise of INT8, or another template
+    shifted = head.probabilities(features) @ bins.means
+    assert np.abs(shifted / usual - 1).max() < 0.1
+
+
+def test_labels_without_a_cut_answer_give_a_head_of_ordinary_size() -> None:
+    features, labels = made_up(300, seed=6)
+    short = FlatLabels(labels.prompt, np.minimum(labels.tokens, CAP - 1), np.zeros(300, np.bool_))
+    bins = fit_bins(CAP, 12, short.tokens, short.censored)
+    head = fit_head(features, short, bins, FitSettings())
+    assert np.abs(head.reduce_weight).max() < 100
+    assert np.abs(head.reduce_bias).max() < 100
+
+
+def test_prompts_of_two_perfectly_separate_kinds_give_a_finite_head() -> None:
+    rng = np.random.default_rng(7)
+    long = np.arange(60) % 2 == 1
+    features = rng.normal(0, 0.01, (60, 16)) + long[:, None] * np.linspace(-1, 1, 16)
+    tokens = np.where(long, 300, 3) + np.arange(60)
+    labels = FlatLabels(np.arange(60), tokens, np.zeros(60, np.bool_))
+    bins = fit_bins(int(tokens.max()), 8, tokens, labels.censored)
+    head = fit_head(features, labels, bins, FitSettings(ridge=5.0))
+    assert np.abs(head.expand_bias).max() < 100
+    expected = head.probabilities(features) @ bins.means
+    assert expected[long].min() > expected[~long].max()

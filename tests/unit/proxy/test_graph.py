@@ -28,7 +28,8 @@ MASK = (IDS != 0).astype(np.int32)
 # What TensorRT 10 parses without a plugin, and nothing more than we need (onnx-tensorrt, docs/operators.md).
 TENSORRT_OPS = {
     "Add", "Cast", "Concat", "Div", "Erf", "Gather", "Identity", "LayerNormalization", "MatMul", "Max", "Mul",
-    "ReduceMax", "ReduceSum", "Reshape", "Shape", "Slice", "Softmax", "Split", "Sub", "Transpose", "Unsqueeze",
+    "ReduceMax", "ReduceSum", "Reshape", "Shape", "Slice", "Softmax", "Split", "Squeeze", "Sub", "Transpose",
+    "Unsqueeze",
 }  # fmt: skip
 
 
@@ -85,7 +86,8 @@ def test_int8_is_close_and_leaves_the_head_alone() -> None:
     assert np.abs(run(small, IDS, MASK) - run(MODEL, IDS, MASK)).max() < 0.05
     kinds = [node.op_type for node in small.graph.node]
     assert kinds.count("MatMulInteger") == 4 * SPEC.layers
-    assert kinds.count("MatMul") == 2 * SPEC.layers + 2  # attention scores and mixing; the head's two
+    # Attention scores and mixing, the mean of each layer and of the embeddings, the head's two.
+    assert kinds.count("MatMul") == 2 * SPEC.layers + (SPEC.layers + 1) + 2
 
 
 def test_the_runtime_runs_a_model_from_a_folder(tmp_path: Path) -> None:
