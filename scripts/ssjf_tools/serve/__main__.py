@@ -37,6 +37,9 @@ def main(argv: Sequence[str]) -> int:
         if options.profile == "cpu":
             enter("serve", "ssjf_tools.serve", argv)
         return serve(options)
+    except ModuleNotFoundError as error:  # profile trtllm runs in the container's own Python
+        print(f"scripts/serve: {sys.executable} lacks {error.name}: pip install 'tritonclient[grpc]'", file=sys.stderr)
+        return 1
     except (BootstrapError, LayoutError) as error:
         print(f"scripts/serve: {error}", file=sys.stderr)
         return 1

@@ -43,7 +43,7 @@ class Supervisor:
         self._plan = plan
         self._signals = signals
         self._say = say
-        self._restarts = Restarts()
+        self._restarts, self._reloads = Restarts(), Restarts()
         self._server: Server | None = None
         self._probe: Probe | None = None
 
@@ -107,7 +107,7 @@ class Supervisor:
         assert self._server is not None
         if self._server.exit_code() is not None or not self._plan.reloadable.issuperset(dead):
             return False
-        if self._restarts.next_delay(time.monotonic()) is None:
+        if self._reloads.next_delay(time.monotonic()) is None:
             return False
         begun = time.monotonic()
         self._say(f"{reason}: loading again")

@@ -10,9 +10,9 @@ from ssjf_tools.serve.components import ENGINE
 from ssjf_tools.serve.health import Health
 from ssjf_tools.serve.processes import model_of
 
-RESTARTS_AT_MOST = 5
+RESTARTS_AT_MOST = 10
 RESTART_WINDOW_S = 300.0
-_DELAYS_S = (0.0, 1.0, 2.0, 5.0, 10.0)
+_DELAYS_S = (0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 5.0, 10.0, 10.0)
 
 
 class Watch:

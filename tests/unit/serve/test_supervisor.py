@@ -229,7 +229,7 @@ def test_a_stub_that_dies_while_the_first_answer_is_awaited_ends_the_start(stage
 
 
 def test_a_crash_loop_is_given_up(stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssjf_tools.serve.watch._DELAYS_S", (0.0,) * 5)
+    monkeypatch.setattr("ssjf_tools.serve.watch._DELAYS_S", (0.0,) * 10)
     running = stage()
     running.until_ready(1)
     running.control.write_text("exit")
@@ -237,7 +237,7 @@ def test_a_crash_loop_is_given_up(stage: Callable[..., Stage], monkeypatch: pyte
     running.thread.join(30)
     assert running.exit_code == 1
     assert running.said[-1].startswith("giving up")
-    assert len(running.servers) == 6
+    assert len(running.servers) == 11
 
 
 def _free_port() -> int:
