@@ -88,7 +88,11 @@ class CancellationPoller:
     def _tick(self) -> None:
         with self._lock:
             asked = [(call_id, self._channels[call_id]) for call_id in self._running if call_id in self._channels]
-            for _ in range(min(self._waiting_per_tick, len(self._rotation))):
+            # Those that have ended meanwhile don't count: a flood of refused requests would outrun the rotation.
+            most = len(asked) + self._waiting_per_tick
+            for _ in range(len(self._rotation)):
+                if len(asked) == most:
+                    break
                 call_id = self._rotation.popleft()
                 channel = self._channels.get(call_id)
                 if channel is None or call_id in self._running:

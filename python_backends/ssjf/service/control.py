@@ -88,7 +88,7 @@ class Control:
         if not isinstance(name, str):
             raise InvalidRequest("policy", name, "the name of a policy")
         self._core.set_policy(name, self._service.now())
-        self._service.pump_soon()
+        self._service.dispatcher.pump_soon()
 
     def _set_limits(self, parameters: Mapping[str, Any]) -> None:
         try:
@@ -100,7 +100,7 @@ class Control:
         if not isinstance(changes, dict):
             raise InvalidRequest("limits", changes, 'a JSON object such as {"max_inflight": 8}')
         self._core.set_limits(self._service.now(), **changes)
-        self._service.pump_soon()
+        self._service.dispatcher.pump_soon()
 
     def _drain(self, _parameters: Mapping[str, Any]) -> None:
         self._service.accepting = False

@@ -47,6 +47,7 @@ class Recorder:
         self.outcomes: Counter[Outcome] = Counter()
         self.predictions: Counter[str] = Counter()
         self.output_tokens = 0
+        self.engine_responses = 0
         self.policy = ""
 
     def failed(self, error: SchedulerError) -> Outcome:

@@ -49,16 +49,16 @@ class EngineEndpoint:
         self.url = url
         self.sent = self.running = 0
         self._adapter = adapter
-        if credentials is None:
-            self._channel = grpc.aio.insecure_channel(url, options=CHANNEL_OPTIONS)
-        else:
-            self._channel = grpc.aio.secure_channel(url, credentials, options=CHANNEL_OPTIONS)
+        self._channel = _open_channel(url, credentials)
+        # Statistics have a connection of their own: one that is asked for while the engine's models still load fails,
+        # and gRPC would then hold back the first job, too.
+        self._side_channel = _open_channel(url, credentials, ("grpc.use_local_subchannel_pool", 1))
         self._model_ready = self._channel.unary_unary(
             _READY_METHOD,
             request_serializer=service_pb2.ModelReadyRequest.SerializeToString,
             response_deserializer=service_pb2.ModelReadyResponse.FromString,
         )
-        self._statistics = self._channel.unary_unary(
+        self._statistics = self._side_channel.unary_unary(
             _STATISTICS_METHOD,
             request_serializer=service_pb2.ModelStatisticsRequest.SerializeToString,
             response_deserializer=service_pb2.ModelStatisticsResponse.FromString,
@@ -120,6 +120,13 @@ class EngineEndpoint:
 
     async def close(self) -> None:
         await self._channel.close()
+        await self._side_channel.close()
+
+
+def _open_channel(url: str, credentials: grpc.ChannelCredentials | None, *options: tuple[str, int]) -> grpc.aio.Channel:
+    if credentials is None:
+        return grpc.aio.insecure_channel(url, options=(*CHANNEL_OPTIONS, *options))
+    return grpc.aio.secure_channel(url, credentials, options=(*CHANNEL_OPTIONS, *options))
 
 
 def _broken(code: grpc.StatusCode, details: str) -> EngineError:

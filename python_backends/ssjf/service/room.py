@@ -1,0 +1,52 @@
+"""Room at the door: requests that are being tokenized and predicted count as waiting ones.
+
+The core refuses what does not fit its queue, but sees a request only when it is prepared. Without this check a flood
+would pile up before the queue, and each refusal would cost a tokenization and a question to the proxy first: at ten
+times the capacity refusals took 3 s (tests/server/test_overload.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ssjf.core.errors import QueueFull
+from ssjf.core.scheduler import Scheduler
+from ssjf.service.messages import Generation
+
+_UNKNOWN_RETRY_S = 1.0
+
+
+class Room:
+    """Counts the rows that are being prepared, and their text. Used on the event loop only."""
+
+    def __init__(self, core: Scheduler):
+        self._core = core
+        self._rows = 0
+        self._bytes = 0
+
+    def enter(self, rows: Sequence[Generation], admitted: int, now: float) -> None:
+        """Take in rows to prepare; each `enter` that returns is followed by one `leave`.
+
+        `admitted`: rows that wait in the core or run. Raises QueueFull when the engine and the queue together have no
+        room for these rows, or when the texts that are being prepared are more than the queue may hold.
+        """
+        settings, coming = self._core.settings, admitted + self._rows + len(rows)
+        size = self._bytes + sum(len(row.text) for row in rows)
+        # One request alone is left to the core, whose error says what does not fit.
+        full = coming > settings.max_queue + settings.max_inflight or size > settings.max_queue_bytes
+        if full and (admitted or self._rows):
+            raise self._refusal(now)
+        self._rows += len(rows)
+        self._bytes = size
+
+    def leave(self, rows: Sequence[Generation]) -> None:
+        """The rows are prepared, or have failed."""
+        self._rows -= len(rows)
+        self._bytes -= sum(len(row.text) for row in rows)
+
+    def _refusal(self, now: float) -> QueueFull:
+        state, settings = self._core.snapshot(now), self._core.settings
+        waiting, retry_s = state.queue_length + self._rows, _UNKNOWN_RETRY_S
+        if state.mean_service_s is not None:  # as the core estimates it, until a tenth of the queue has left
+            retry_s = max(1.0, 0.1 * waiting) * state.mean_service_s / max(1, state.in_flight)
+        return QueueFull(waiting, retry_s, f"{settings.max_queue} requests and {settings.max_queue_bytes} bytes")
