@@ -17,6 +17,7 @@ from tritonclient.grpc import service_pb2
 
 from ssjf.service.cancellation import CancellationPoller
 from ssjf.service.engine.wire import CODED_ERRORS_PARAMETER, build_request, read_outputs
+from ssjf.service.intake import wants_stop
 from ssjf.service.messages import Call
 from unary.merge import merge_responses
 
@@ -24,6 +25,7 @@ log = logging.getLogger("ssjf.unary")
 
 _STREAM_METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
 _POLL_S = 0.05
+_INT64_MAX = 2**63 - 1
 
 
 class Reply(Protocol):
@@ -110,7 +112,7 @@ class UnaryRelay:
 
     async def _ask(self, call: Call) -> dict[str, NDArray[Any]]:
         responses = []
-        stream = self._stream(_once(self._forwarded(call)))
+        stream = self._stream(_once(self.forwarded(call)))
         try:
             async for response in stream:
                 if response.error_message:
@@ -119,19 +121,18 @@ class UnaryRelay:
                     responses.append(read_outputs(response.infer_response))
         finally:
             stream.cancel()
-        rows = next(iter(call.tensors.values())).shape[0]
-        return merge_responses(responses, rows)
+        return merge_responses(responses, answered_rows(call))
 
-    def _forwarded(self, call: Call) -> Any:
+    def forwarded(self, call: Call) -> Any:
         """The same request for `scheduler`: never streamed, since there is one answer to give."""
         tensors = dict(call.tensors)
         if "stream" in tensors:
             tensors["stream"] = np.zeros_like(tensors["stream"])
         message = build_request(self._model, call.request_id, tensors)
         for name, value in call.parameters.items():
-            _set_parameter(message.parameters[name], value)
+            set_parameter(message.parameters[name], value)
         message.parameters[CODED_ERRORS_PARAMETER].bool_param = True
-        if call.timeout_us:
+        if 0 < call.timeout_us <= _INT64_MAX:  # a client's -1 arrives as 2**64 - 1: as good as none
             message.parameters["timeout"].int64_param = call.timeout_us
         return message
 
@@ -155,10 +156,18 @@ class _Refused(Exception):
         self.code, self.text = (code, text) if known else ("INTERNAL", message)
 
 
-def _set_parameter(target: Any, value: Any) -> None:
+def answered_rows(call: Call) -> int:
+    """Rows of the answer: a control request and a `stop` are answered once, however many rows they came with."""
+    if "control" in call.parameters or wants_stop(call):
+        return 1
+    return int(next(iter(call.tensors.values())).shape[0])
+
+
+def set_parameter(target: Any, value: Any) -> None:
+    """Put a request parameter into its message; a whole number that has no place there goes as text."""
     if isinstance(value, bool):
         target.bool_param = value
-    elif isinstance(value, int):
+    elif isinstance(value, int) and -_INT64_MAX - 1 <= value <= _INT64_MAX:
         target.int64_param = value
     elif isinstance(value, float):
         target.double_param = value

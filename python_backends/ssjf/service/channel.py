@@ -11,11 +11,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from ssjf.core.errors import SchedulerError
 from ssjf.service.messages import TextChunk
+from ssjf.service.pace import Later, Pace
 
 log = logging.getLogger("ssjf.channel")
 
@@ -61,6 +62,7 @@ class Channel:
         self._ended = False
         self._error: SchedulerError | None = None
         self._sent_final = False
+        self.sent_at = 0.0  # when something was last sent; the sender thread's own
 
     @property
     def ended(self) -> bool:
@@ -161,10 +163,39 @@ class Outbox:
         self.counts.max_lag_s = max(self.counts.max_lag_s, lag_s)
 
     def _run(self) -> None:
-        while (channel := self._queue.get()) is not None:
+        pace = Pace()
+        later: Later[Channel] = Later()
+        while True:
+            begun = time.monotonic()
+            channel = self._next(later, begun)
+            if channel is None:
+                break
+            woken = time.monotonic()
+            pause = pace.pause_s() - (woken - channel.sent_at)
+            if pause > 0 and not channel.ended and channel.sent_at:
+                later.add(woken + pause, channel)
+                continue
+            self._deliver(channel)
+            channel.sent_at = time.monotonic()
+            pace.note(idle_s=woken - begun, busy_s=channel.sent_at - woken)
+        for channel in later.all():
+            self._deliver(channel)
+
+    def _next(self, later: Later[Channel], now: float) -> Channel | None:
+        """A channel whose pause is over, or else the next one that asks."""
+        while True:
+            due = later.due(now)
+            if due is not None:
+                return due
             try:
-                channel.deliver()
-            except Exception as error:  # the responder's own failure: nothing more can be said to this client
-                self.counts.broken += 1
-                log.warning("a response could not be sent: %s", error)
-                self._on_broken(channel)
+                return self._queue.get(timeout=later.wait_s(now))
+            except Empty:
+                now = time.monotonic()
+
+    def _deliver(self, channel: Channel) -> None:
+        try:
+            channel.deliver()
+        except Exception as error:  # the responder's own failure: nothing more can be said to this client
+            self.counts.broken += 1
+            log.warning("a response could not be sent: %s", error)
+            self._on_broken(channel)

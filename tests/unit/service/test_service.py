@@ -192,7 +192,7 @@ def test_a_full_queue_refuses_at_once() -> None:
 
 
 def test_an_engine_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssjf.service.service._WATCH_PERIOD_S", 0.01)
+    monkeypatch.setattr("ssjf.service.dispatcher._WATCH_PERIOD_S", 0.01)
 
     async def scenario(bench: Bench) -> None:
         bench.engine.gate.clear()

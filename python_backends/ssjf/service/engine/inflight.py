@@ -37,6 +37,8 @@ class InflightAdapter(EngineAdapter):
     def read_chunk(self, response: Any) -> EngineChunk | None:
         if not response.outputs:
             return None
+        if len(response.outputs) == 2 and response.outputs[0].name == "output_ids":
+            return _plain_chunk(response)
         arrays = read_outputs(response)
         if "output_ids" not in arrays:
             return None
@@ -53,6 +55,13 @@ class InflightAdapter(EngineAdapter):
             log_probs=_rows(arrays, "output_log_probs", ids),
             extras={name: value for name, value in arrays.items() if name not in _OWN},
         )
+
+
+def _plain_chunk(response: Any) -> EngineChunk:
+    """`output_ids` and `sequence_length` alone: nearly every response of nearly every request, so without numpy."""
+    ids, lengths = (memoryview(raw).cast("i").tolist() for raw in response.raw_output_contents)
+    width = response.outputs[0].shape[-1]
+    return EngineChunk(0, tuple(ids[at * width : at * width + length] for at, length in enumerate(lengths)))
 
 
 def _floats(arrays: Mapping[str, NDArray[Any]], name: str) -> tuple[float, ...]:
