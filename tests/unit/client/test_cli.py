@@ -35,6 +35,8 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     """The command line as a process of its own."""
     environment = {**os.environ, "PYTHONPATH": str(CLIENT), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "ssjf_client", *arguments]
+    # A shell that puts the tests into the background has them ignore Ctrl-C, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8", env=environment
     )
