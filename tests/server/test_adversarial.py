@@ -26,7 +26,7 @@ from tests.server.test_storms import TOKENS, bystander, stream_of
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 # 10,000 hold, too, but after some 24,000 of them Triton 2.51 itself once died of a double free (docs/results.md).
-REQUESTS = 3_000
+REQUESTS = 3_200
 OUTSTANDING = 32  # of one connection
 SEED = 23
 ALL_END_WITHIN_S = 150.0
