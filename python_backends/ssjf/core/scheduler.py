@@ -250,9 +250,9 @@ class Scheduler:
         if job.size_bytes > settings.max_queue_bytes:  # to come again later would not help
             raise InvalidRequest("size_bytes", job.size_bytes, f"at most max_queue_bytes {settings.max_queue_bytes}")
         limit = f"{settings.max_queue} requests and {settings.max_queue_bytes} bytes"
-        raise QueueFull(waiting, self._retry_after(waiting), limit)
+        raise QueueFull(waiting, self.retry_after_s(waiting), limit)
 
-    def _retry_after(self, waiting: int) -> float:
+    def retry_after_s(self, waiting: int) -> float:
         """Seconds until a tenth of the queue has left it: by Little's law, slots / mean time in a slot a second."""
         if self._mean_service_s is None:
             return _UNKNOWN_RETRY_S

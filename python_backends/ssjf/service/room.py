@@ -13,8 +13,6 @@ from ssjf.core.errors import QueueFull
 from ssjf.core.scheduler import Scheduler
 from ssjf.service.messages import Generation
 
-_UNKNOWN_RETRY_S = 1.0
-
 
 class Room:
     """Counts the rows that are being prepared, and their text. Used on the event loop only."""
@@ -24,7 +22,7 @@ class Room:
         self._rows = 0
         self._bytes = 0
 
-    def enter(self, rows: Sequence[Generation], admitted: int, now: float) -> None:
+    def enter(self, rows: Sequence[Generation], admitted: int) -> None:
         """Take in rows to prepare; each `enter` that returns is followed by one `leave`.
 
         `admitted`: rows that wait in the core or run. Raises QueueFull when the engine and the queue together have no
@@ -35,7 +33,7 @@ class Room:
         # One request alone is left to the core, whose error says what does not fit.
         full = coming > settings.max_queue + settings.max_inflight or size > settings.max_queue_bytes
         if full and (admitted or self._rows):
-            raise self._refusal(now)
+            raise self._refusal()
         self._rows += len(rows)
         self._bytes = size
 
@@ -44,9 +42,7 @@ class Room:
         self._rows -= len(rows)
         self._bytes -= sum(len(row.text) for row in rows)
 
-    def _refusal(self, now: float) -> QueueFull:
-        state, settings = self._core.snapshot(now), self._core.settings
-        waiting, retry_s = state.queue_length + self._rows, _UNKNOWN_RETRY_S
-        if state.mean_service_s is not None:  # as the core estimates it, until a tenth of the queue has left
-            retry_s = max(1.0, 0.1 * waiting) * state.mean_service_s / max(1, state.in_flight)
-        return QueueFull(waiting, retry_s, f"{settings.max_queue} requests and {settings.max_queue_bytes} bytes")
+    def _refusal(self) -> QueueFull:
+        settings, waiting = self._core.settings, len(self._core) + self._rows
+        limit = f"{settings.max_queue} requests and {settings.max_queue_bytes} bytes"
+        return QueueFull(waiting, self._core.retry_after_s(waiting), limit)

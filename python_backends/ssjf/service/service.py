@@ -115,7 +115,7 @@ class Service:
             self._submit(live, [self._preparation.read(row.generation) for row in live.rows])
         else:
             generations = [row.generation for row in live.rows]
-            self._room.enter(generations, len(self.dispatcher), self._loop.time())
+            self._room.enter(generations, len(self.dispatcher))
             task = self._loop.create_task(self._prepare(live))
             task.add_done_callback(lambda _task: self._room.leave(generations))
             self._keep(task)
