@@ -59,7 +59,8 @@ def serve(options: ServeOptions) -> int:
     triton = layout.wheel_triton() if options.profile == "cpu" else layout.system_triton()
     if options.profile == "cpu":
         build_assets(options.assets)
-    token, reload_key = os.environ.get("SSJF_CONTROL_TOKEN") or secrets.token_urlsafe(24), secrets.token_hex(16)
+    token = os.environ.get("SSJF_CONTROL_TOKEN") or secrets.token_urlsafe(24)
+    admin_key = os.environ.get("SSJF_ADMIN_KEY") or secrets.token_hex(16)
     environment = layout.server_environment(options, triton, token, os.environ)
     layout.check_stub(triton, environment)
     folder = prepare_folder(options, triton)
@@ -67,7 +68,7 @@ def serve(options: ServeOptions) -> int:
 
     def start() -> Server:
         prefix = new_shm_prefix(options.instance)
-        command = layout.server_command(options, triton, folder / "backends", prefix, reload_key)
+        command = layout.server_command(options, triton, folder / "backends", prefix, admin_key)
         return Server(command, environment, log.path, prefix)
 
     greeted = False
@@ -84,7 +85,7 @@ def serve(options: ServeOptions) -> int:
     patience = CPU_PATIENCE if options.profile == "cpu" else TRTLLM_PATIENCE
     plan = Plan(
         start,
-        lambda server: Probe(options.grpc_url, token, reload_key, patience, lambda: server.cpu_seconds(ENGINE)),
+        lambda server: Probe(options.grpc_url, token, admin_key, patience, lambda: server.cpu_seconds(ENGINE)),
         log,
         patience,
         options.start_timeout_s,

@@ -19,7 +19,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from ssjf_client import Client, ClientError, Door, GenerateRequest
 from ssjf_client.wire import control_message, read_part
 from ssjf_tools.serve.components import ENGINE, silent_models
-from ssjf_tools.serve.layout import RELOAD_HEADER
+from ssjf_tools.serve.layout import ADMIN_HEADER
 
 FIRST_PROMPT = "Say hi."
 CONTROL_TIMEOUT_S = 2.0
@@ -64,7 +64,7 @@ class Probe:
     """
 
     def __init__(
-        self, url: str, control_token: str, reload_key: str, patience: Patience, engine_work: Callable[[], float]
+        self, url: str, control_token: str, admin_key: str, patience: Patience, engine_work: Callable[[], float]
     ):
         self._address = url
         self._patience = patience
@@ -74,7 +74,7 @@ class Probe:
         self._triton = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._token = control_token
         self._counters: Mapping[str, Any] = {}
-        self._reload_metadata = ((f"triton-grpc-protocol-{RELOAD_HEADER}", reload_key),)
+        self._admin_metadata = ((f"triton-grpc-protocol-{ADMIN_HEADER}", admin_key),)
 
     def reachable(self) -> bool:
         """Whether the port is open, which Triton does when every model is loaded.
@@ -141,8 +141,8 @@ class Probe:
         unload = service_pb2.RepositoryModelUnloadRequest(model_name=model)
         load = service_pb2.RepositoryModelLoadRequest(model_name=model)
         try:
-            self._triton.RepositoryModelUnload(unload, timeout=timeout_s, metadata=self._reload_metadata)
-            self._triton.RepositoryModelLoad(load, timeout=timeout_s, metadata=self._reload_metadata)
+            self._triton.RepositoryModelUnload(unload, timeout=timeout_s, metadata=self._admin_metadata)
+            self._triton.RepositoryModelLoad(load, timeout=timeout_s, metadata=self._admin_metadata)
         except grpc.RpcError as error:
             raise ControlError(f"{model} cannot be loaded again: {error}") from error
 

@@ -19,8 +19,12 @@ STUB = "triton_python_backend_stub"
 # An instance's shared memory at start; the default of 1 MiB grows under load, and growing needs a pause.
 SHARED_MEMORY_BYTES = 4 * 1024 * 1024
 EXIT_TIMEOUT_S = 5
-# Header that Triton wants on calls that load and unload models, see `reload_options`.
-RELOAD_HEADER = "ssjf-reload"
+# Triton's names for what no client of an LLM needs: loading models, mapping memory into the server, writing traces,
+# changing what is logged. All of it wants a key in this header.
+RESTRICTED = ("model-repository", "shared-memory", "trace", "logging")
+ADMIN_HEADER = "ssjf-admin"
+_RESTRICTIONS = ("--grpc-restricted-protocol", "--http-restricted-api")
+_FOR_RELOADING = ("--model-control-mode", *_RESTRICTIONS)
 
 
 class LayoutError(Exception):
@@ -125,26 +129,21 @@ def server_environment(
 
 def can_reload(options: ServeOptions) -> bool:
     """Whether single models may be loaded again: not in production, where a server loads its models once."""
-    return options.profile == "cpu" and not any(a.startswith("--model-control-mode") for a in options.triton_arguments)
+    return options.profile == "cpu" and not any(a.startswith(_FOR_RELOADING) for a in options.triton_arguments)
 
 
-def reload_options(key: str) -> list[str]:
-    """Tritonserver's options to load models on request, for those alone who know `key`; all are loaded at the start."""
-    restricted = f"model-repository:{RELOAD_HEADER}={key}"
-    return [
-        "--model-control-mode=explicit",
-        "--load-model=*",
-        f"--grpc-restricted-protocol={restricted}",
-        f"--http-restricted-api={restricted}",
-    ]
+def restrictions(key: str) -> list[str]:
+    """Tritonserver's options that keep everybody who does not know `key` from its administration."""
+    restricted = f"{','.join(RESTRICTED)}:{ADMIN_HEADER}={key}"
+    return [f"--grpc-restricted-protocol={restricted}", f"--http-restricted-api={restricted}"]
 
 
 def server_command(
-    options: ServeOptions, triton: Triton, backends: Path, shm_prefix: str, reload_key: str = ""
+    options: ServeOptions, triton: Triton, backends: Path, shm_prefix: str, admin_key: str = ""
 ) -> list[str]:
-    """Tritonserver's command line; with a `reload_key` models can be loaded again by those who know it.
+    """Tritonserver's command line; with an `admin_key` its administration, loading models again say, wants that key.
 
-    The caller's own settings for the Python backends replace ours of the same name.
+    The caller's own settings for the Python backends replace ours of the same name, and so do own restrictions.
     """
     command = [
         str(triton.server),
@@ -159,9 +158,11 @@ def server_command(
     ]
     if options.profile == "cpu":
         command += ["--model-config-name=cpu", "--allow-gpu-metrics=false"]
-    if reload_key and can_reload(options):
-        command += reload_options(reload_key)
     theirs = options.triton_arguments
+    if admin_key and not any(a.startswith(_RESTRICTIONS) for a in theirs):
+        command += restrictions(admin_key)
+        if can_reload(options):  # all are loaded at the start, and each again when it is asked for
+            command += ["--model-control-mode=explicit", "--load-model=*"]
     if not any(argument.startswith("--exit-timeout-secs") for argument in theirs):
         command.append(f"--exit-timeout-secs={EXIT_TIMEOUT_S}")
     settings = {

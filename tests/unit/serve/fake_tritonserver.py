@@ -57,7 +57,7 @@ class Fake(service_pb2_grpc.GRPCInferenceServiceServicer):
         yield answer(request, "hi")
 
     def RepositoryModelUnload(self, request: Any, context: Any) -> Any:  # noqa: N802
-        if ("triton-grpc-protocol-ssjf-reload", "key") not in context.invocation_metadata() or self.mode() == "noload":
+        if ("triton-grpc-protocol-ssjf-admin", "key") not in context.invocation_metadata() or self.mode() == "noload":
             context.abort(grpc.StatusCode.UNAVAILABLE, "This protocol is restricted")
         self.stubs.pop(request.model_name).kill()
         return service_pb2.RepositoryModelUnloadResponse()

@@ -132,12 +132,17 @@ def test_loading_models_again_needs_the_key_and_the_cpu_profile(triton: Triton, 
         return " ".join(layout.server_command(options, triton, tmp_path / "backends", "prefix-", key))
 
     assert "--model-control-mode=explicit" in words(ServeOptions(), "key")
-    assert f"--grpc-restricted-protocol=model-repository:{layout.RELOAD_HEADER}=key" in words(ServeOptions(), "key")
-    assert f"--http-restricted-api=model-repository:{layout.RELOAD_HEADER}=key" in words(ServeOptions(), "key")
+    restricted = f"model-repository,shared-memory,trace,logging:{layout.ADMIN_HEADER}=key"
+    for profile in ("cpu", "trtllm"):
+        assert f"--grpc-restricted-protocol={restricted}" in words(ServeOptions(profile=profile), "key")
+        assert f"--http-restricted-api={restricted}" in words(ServeOptions(profile=profile), "key")
     assert "control-mode" not in words(ServeOptions(), "")
     assert "control-mode" not in words(ServeOptions(profile="trtllm"), "key")
     own = ServeOptions(triton_arguments=("--model-control-mode=poll",))
     assert words(own, "key").count("control-mode") == 1
+    own = ServeOptions(triton_arguments=("--grpc-restricted-protocol=health:a=b",))
+    assert words(own, "key").count("restricted") == 1
+    assert "control-mode" not in words(own, "key")
 
 
 def test_the_callers_own_settings_replace_ours_and_come_last(triton: Triton, ours: Path, tmp_path: Path) -> None:
