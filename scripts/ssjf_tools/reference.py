@@ -54,7 +54,7 @@ METRICS_TAIL = """
 
 | extension's metric | ours |
 |---|---|
-| `queuedRequestsSpec` | `ssjf_queue_requests` (sum over `priority_class`) |
+| `queuedRequestsSpec` | `ssjf_waiting_requests` (the extension reads one sample and adds nothing up) |
 | `runningRequestsSpec` | `ssjf_inflight_requests` |
 | `kvUsageSpec` | TensorRT-LLM's own `nv_trt_llm_kv_cache_block_metrics` of the engine server |
 """

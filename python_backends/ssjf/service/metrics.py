@@ -43,6 +43,7 @@ class MetricSpec:
 
 METRICS: Final = (
     MetricSpec("ssjf_queue_requests", "gauge", "Jobs that wait, by priority class"),
+    MetricSpec("ssjf_waiting_requests", "gauge", "Jobs that wait, all classes: for routers that cannot add up"),
     MetricSpec("ssjf_queue_backlog_tokens", "gauge", "Predicted output tokens of the waiting jobs, by priority class"),
     MetricSpec("ssjf_queue_oldest_wait_seconds", "gauge", "How long the job that waits longest has waited"),
     MetricSpec("ssjf_inflight_requests", "gauge", "Jobs that the engine has"),
@@ -168,6 +169,7 @@ def gauges(service: Service) -> Iterator[Sample]:
         label = (("priority_class", str(priority_class)),)
         yield "ssjf_queue_requests", label, state.queue_lengths.get(priority_class, 0)
         yield "ssjf_queue_backlog_tokens", label, state.backlog_tokens.get(priority_class, 0.0)
+    yield "ssjf_waiting_requests", (), state.queue_length
     yield "ssjf_queue_oldest_wait_seconds", (), state.oldest_wait_s
     yield "ssjf_inflight_requests", (), state.in_flight
     yield "ssjf_inflight_tokens", (), state.tokens_in_flight
