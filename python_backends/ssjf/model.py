@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from ssjf.grpc_runtime import wake_fewer_threads
+
+wake_fewer_threads()  # gRPC reads its settings when it is imported, which the next lines do
 
 from ssjf.core.settings import CoreSettings
 from ssjf.parameters import Parameters

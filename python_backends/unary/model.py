@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from ssjf.grpc_runtime import wake_fewer_threads
+
+wake_fewer_threads()  # gRPC reads its settings when it is imported, which the next lines do
 
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray

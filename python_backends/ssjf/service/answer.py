@@ -55,6 +55,8 @@ class Answer:
     @property
     def stopped(self) -> bool:
         """True when every sequence that can come has met a stop word: the engine need not go on."""
+        if not self._generation.stop_words:
+            return False
         decoders = [decoder for sequence in self._sequences.values() for decoder in sequence.decoders]
         return len(decoders) >= self._generation.sequences and all(decoder.stopped for decoder in decoders)
 

@@ -171,7 +171,7 @@ class Outbox:
             if channel is None:
                 break
             woken = time.monotonic()
-            pause = pace.pause_s() - (woken - channel.sent_at)
+            pause = pace.pause_s - (woken - channel.sent_at)
             if pause > 0 and not channel.ended and channel.sent_at:
                 later.add(woken + pause, channel)
                 continue

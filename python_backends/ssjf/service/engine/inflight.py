@@ -59,8 +59,12 @@ class InflightAdapter(EngineAdapter):
 
 def _plain_chunk(response: Any) -> EngineChunk:
     """`output_ids` and `sequence_length` alone: nearly every response of nearly every request, so without numpy."""
-    ids, lengths = (memoryview(raw).cast("i").tolist() for raw in response.raw_output_contents)
-    width = response.outputs[0].shape[-1]
+    raw_ids, raw_lengths = response.raw_output_contents
+    ids = memoryview(raw_ids).cast("i").tolist()
+    if len(raw_lengths) == 4:  # one beam
+        return EngineChunk(0, (ids[: int.from_bytes(raw_lengths, "little")],))
+    lengths = memoryview(raw_lengths).cast("i").tolist()
+    width = len(ids) // len(lengths)
     return EngineChunk(0, tuple(ids[at * width : at * width + length] for at, length in enumerate(lengths)))
 
 
