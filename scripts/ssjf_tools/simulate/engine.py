@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 
@@ -119,4 +120,74 @@ class LockstepEngine(Engine):
     def _move_to(self, now: float) -> None:
         if self._decoding:
             self._steps += (now - self._now) / self._model.step_s(len(self._decoding))
+        self._now = now
+
+
+class ChunkedEngine(Engine):
+    """Inflight batching with prefill in chunks: a step carries all decoding requests and a chunk of one prompt.
+
+    Prompts go one after the other. A prompt of n chunks takes n steps, each longer by what its tokens cost, and all who
+    decode feel it. As in LockstepEngine a clock counts steps: a request decodes until the clock has gone on by its
+    output tokens, the prompt in turn is done when it has gone on by its chunks.
+    """
+
+    def __init__(self, model: ServiceModel, prompts: Sequence[float], outputs: Sequence[float]):
+        super().__init__(model, prompts, outputs)
+        self._now = 0.0
+        self._steps = 0.0
+        self._coming: list[tuple[float, int]] = []  # on the way to the engine: when they are there
+        self._prompts_waiting: deque[int] = deque()
+        self._in_turn: tuple[float, float, int] | None = None  # clock at its end, seconds of a chunk, request
+        self._decoding: list[tuple[float, int]] = []  # what the clock says at the end
+
+    def start(self, requests: Sequence[int], now: float) -> None:
+        self._move_to(now)
+        for place in requests:
+            heappush(self._coming, (now + self._model.base_s, place))
+
+    def next_event(self) -> float:
+        return min(self._coming[0][0] if self._coming else math.inf, self._next_step_event())
+
+    def advance(self) -> int | None:
+        if self._coming and self._coming[0][0] <= self._next_step_event():
+            ready, place = heappop(self._coming)
+            self._move_to(ready)
+            self._prompts_waiting.append(place)
+            self._turn()
+            return None
+        self._move_to(self._next_step_event())
+        if self._in_turn is not None and (not self._decoding or self._in_turn[0] <= self._decoding[0][0]):
+            self._steps, _, place = self._in_turn
+            heappush(self._decoding, (self._steps + self._outputs[place], place))
+            self._in_turn = None
+            self._turn()
+            return None
+        self._steps, place = heappop(self._decoding)
+        return place
+
+    def progress(self, now: float) -> Iterator[tuple[int, int]]:
+        self._move_to(now)
+        for end, place in self._decoding:
+            yield place, int(self._outputs[place] - (end - self._steps))
+
+    def _turn(self) -> None:
+        """The next prompt begins, if none is in turn."""
+        if self._in_turn is None and self._prompts_waiting:
+            place = self._prompts_waiting.popleft()
+            chunks = max(1, math.ceil(self._prompts[place] / (self._model.chunk_tokens or math.inf)))
+            self._in_turn = (self._steps + chunks, self._model.prefill_s * self._prompts[place] / chunks, place)
+
+    def _step_s(self) -> float:
+        decode = self._model.step_s(len(self._decoding)) if self._decoding else 0.0
+        return decode + (self._in_turn[1] if self._in_turn is not None else 0.0)
+
+    def _next_step_event(self) -> float:
+        ends = [self._in_turn[0]] if self._in_turn is not None else []
+        ends += [self._decoding[0][0]] if self._decoding else []
+        return self._now + max(0.0, min(ends) - self._steps) * self._step_s() if ends else math.inf
+
+    def _move_to(self, now: float) -> None:
+        step_s = self._step_s()
+        if step_s > 0:
+            self._steps += (now - self._now) / step_s
         self._now = now

@@ -11,7 +11,7 @@ import numpy as np
 from ssjf.core.job import Job, LengthPrediction
 from ssjf.core.scheduler import Scheduler
 from ssjf.core.settings import CoreSettings
-from ssjf_tools.simulate.engine import Engine, FixedEngine, LockstepEngine
+from ssjf_tools.simulate.engine import ChunkedEngine, Engine, FixedEngine, LockstepEngine
 from ssjf_tools.simulate.policies import ORACLE, Arm
 from ssjf_tools.simulate.service import ServiceModel
 from ssjf_tools.simulate.tables import Column
@@ -23,13 +23,17 @@ _UNLIMITED = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """The machine: batching mode, slots, service times, KV tokens (None: no limit). `together`: see FixedEngine."""
+    """The machine: batching mode, slots, service times, KV tokens (None: no limit). `together`: see FixedEngine.
+
+    `prior_tokens`: the usual length that the scheduler knows at the start; None: what a fresh server assumes.
+    """
 
     batching: str
     slots: int
     model: ServiceModel
     together: bool = False
     tokens: int | None = None
+    prior_tokens: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ def core_settings(arm: Arm, setup: Setup, seed: int) -> CoreSettings:
         max_queue=_UNLIMITED,
         max_queue_bytes=2**53,
         random_seed=seed,
+        prior_tokens=CoreSettings().prior_tokens if setup.prior_tokens is None else setup.prior_tokens,
     )
 
 
@@ -139,6 +144,8 @@ def make_engine(setup: Setup, prompts: Sequence[float], outputs: Sequence[float]
     """The engine that the service model needs."""
     if setup.model.is_fixed or setup.together:
         return FixedEngine(setup.model, prompts, outputs, together=setup.together)
+    if setup.model.chunk_tokens is not None:
+        return ChunkedEngine(setup.model, prompts, outputs)
     return LockstepEngine(setup.model, prompts, outputs)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ssjf_tools.simulate.engine import FixedEngine, LockstepEngine
-from ssjf_tools.simulate.events import Setup, simulate
+from ssjf_tools.simulate.events import Setup, Timeline, simulate
 from ssjf_tools.simulate.policies import parse_arm
 from ssjf_tools.simulate.service import PAPER, ServiceModel
 from ssjf_tools.simulate.sources import Population
@@ -161,3 +161,27 @@ def test_arms() -> None:
     for wrong, problem in (("lifo", "none of fcfs"), ("ssjf@soon", "seconds above 0"), ("ssjf@-1", "seconds above 0")):
         with pytest.raises(ValueError, match=problem):
             parse_arm(wrong, None)
+
+
+def chunked(arrivals: list[float], prompts: list[float], outputs: list[float], slots: int = 4) -> Timeline:
+    model = ServiceModel(0.5, 0.01, ((1, 0.1), (2, 0.2)), chunk_tokens=50)
+    requests = RequestSet(np.array(arrivals), np.array(outputs), np.array(prompts), {})
+    return simulate(requests, parse_arm("fcfs", None), None, Setup("continuous", slots, model))
+
+
+def test_a_prompt_alone_costs_its_tokens() -> None:
+    assert chunked([0.0], [120.0], [3.0]).completion_s == pytest.approx([0.5 + 1.2 + 0.3])
+
+
+def test_a_prompt_in_chunks_holds_up_who_decodes() -> None:
+    # The first decodes from 1.0 on, a token every 0.1 s. From 2.0 on the second's prompt of two chunks takes two steps
+    # of 0.1 s (one decodes) + 0.5 s; in these 1.2 s the first gains two tokens instead of twelve.
+    found = chunked([0.0, 1.5], [50.0, 100.0], [15.0, 4.0])
+    # At 3.2 the first has 12 tokens: three more steps of 0.2 s to its end, one more of 0.1 s to the second's.
+    assert found.end_s == pytest.approx([3.8, 3.9])
+
+
+def test_prompts_go_one_after_the_other() -> None:
+    found = chunked([0.0, 0.0], [50.0, 50.0], [1.0, 1.0])
+    # First prompt until 1.0, then the second's beside the first's only token: 0.5 + 0.1 s; then the second's token.
+    assert found.end_s == pytest.approx([1.6, 1.7])

@@ -1,0 +1,106 @@
+"""scripts/bench."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ssjf_client import ClientError
+from ssjf_tools.bench.live import against
+from ssjf_tools.bench.live.calibrate import calibrate, write_service
+from ssjf_tools.bench.live.experiment import Outcome, Settings, measure
+from ssjf_tools.bench.live.options import parser, settings_of
+from ssjf_tools.bench.live.page import write_page
+from ssjf_tools.bench.live.prompts import Prompt, load_prompts
+from ssjf_tools.bench.live.record import as_record, read_record, write_record
+from ssjf_tools.bench.live.report import show
+from ssjf_tools.bench.live.target import Target, running_target
+from ssjf_tools.proxy.progress import ProgressLine
+from ssjf_tools.serve.throwaway import ServerDidNotStart
+from ssjf_tools.simulate.service import read_service
+from ssjf_tools.simulate.sources import read_trace
+
+_ROUNDS = 5
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit status: 2 for input that cannot be used, 1 for a server that fails."""
+    chosen = parser().parse_args(arguments)
+    try:
+        if chosen.against_simulator is not None:
+            return _compare_with_simulator(chosen)
+        settings, prompts = settings_of(chosen), load_prompts(chosen.prompts)
+        if settings.trace is not None:
+            read_trace(settings.trace, 0.0, 0)  # refused before a server is started
+        with running_target(chosen.url, chosen.token, chosen.max_inflight) as target:
+            return _calibrate(target, chosen) if chosen.calibrate else _measure(target, prompts, settings, chosen)
+    except ValueError as error:  # InputError is one
+        print(f"scripts/bench: {error}", file=sys.stderr)
+        return 2
+    except (ClientError, RuntimeError, ServerDidNotStart) as error:
+        print(f"scripts/bench: {error}", file=sys.stderr)
+        return 1
+
+
+def _measure(target: Target, prompts: list[Prompt], settings: Settings, chosen: argparse.Namespace) -> int:
+    outcome = _with_progress(target, prompts, settings)
+    record = as_record(outcome)
+    show(record)
+    if chosen.json is not None:
+        write_record(chosen.json, record)
+    if chosen.html is not None:
+        write_page(chosen.html, record, outcome)
+        print(f"page: {chosen.html}")
+    return 0
+
+
+def _with_progress(target: Target, prompts: list[Prompt], settings: Settings) -> Outcome:
+    if not sys.stderr.isatty():
+        line = ProgressLine("measured", "requests")
+        return asyncio.run(measure(target, prompts, settings, lambda _what, done, total: line(done, total)))
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=None)
+        return asyncio.run(
+            measure(
+                target,
+                prompts,
+                settings,
+                lambda what, done, total: bar.update(task, description=what, completed=done, total=total),
+            )
+        )
+
+
+def _calibrate(target: Target, chosen: argparse.Namespace) -> int:
+    console = Console(stderr=True)
+    with console.status("calibrating") as status:
+        model = asyncio.run(calibrate(target, _ROUNDS, lambda what: status.update(f"calibrating: {what}")))
+    print(f"a request: {model.base_s * 1e3:.1f} ms, and {model.prefill_s * 1e3:.2f} ms for each prompt token")
+    for size, seconds in model.steps:
+        print(f"a decode step with {size} running: {seconds * 1e3:.1f} ms, {size / seconds:.0f} tokens/s")
+    if chosen.json is not None:
+        write_service(chosen.json, model)
+    return 0
+
+
+def _compare_with_simulator(chosen: argparse.Namespace) -> int:
+    """0 also where they disagree: the table is the result."""
+    if chosen.service is None:
+        raise ValueError("--against-simulator needs --service: make it with scripts/bench --calibrate --json FILE")
+    found = against.agreements(read_record(chosen.against_simulator), read_service(chosen.service))
+    against.show(found)
+    if chosen.json is not None:
+        chosen.json.write_text(json.dumps([asdict(one) for one in found], indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""A measurement against the simulator: the same requests at the same times, live and simulated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+from rich.table import Table
+
+from ssjf_tools.bench.live.asking import DIRECT, Run
+from ssjf_tools.bench.live.record import Record, RecordedRun
+from ssjf_tools.bench.live.report import percent, seconds, wide_console
+from ssjf_tools.simulate.events import Setup, simulate
+from ssjf_tools.simulate.policies import Arm
+from ssjf_tools.simulate.service import ServiceModel
+from ssjf_tools.simulate.workload import RequestSet
+
+# What the simulator is to agree within.
+TOLERANCE = 0.10
+_PREDICTOR = "server"
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """One policy, live and simulated: completion times in seconds, means over the repeats."""
+
+    policy: str
+    live_mean_s: float
+    simulated_mean_s: float
+    live_p90_s: float
+    simulated_p90_s: float
+
+    @property
+    def mean_off(self) -> float:
+        """How far the simulated mean is off, as a fraction of the live one."""
+        return self.simulated_mean_s / self.live_mean_s - 1
+
+    @property
+    def p90_off(self) -> float:
+        return self.simulated_p90_s / self.live_p90_s - 1
+
+    @property
+    def holds(self) -> bool:
+        """Whether both are within the tolerance."""
+        return abs(self.mean_off) <= TOLERANCE and abs(self.p90_off) <= TOLERANCE
+
+
+def agreements(record: Record, model: ServiceModel) -> list[Agreement]:
+    """One for each policy of the measurement; the engine asked directly has no queue to simulate.
+
+    Raises ValueError when the measurement has no policy.
+    """
+    policies = [name for name in dict.fromkeys(run.policy for run in record.runs) if name != DIRECT]
+    if not policies:
+        raise ValueError("the measurement has no policy to simulate, only the engine asked directly")
+    return [_agreement([run for run in record.runs if run.policy == name], record, model) for name in policies]
+
+
+def show(found: Sequence[Agreement]) -> None:
+    """A table on the terminal."""
+    table = Table("policy", title="Simulator against reality: completion times in seconds")
+    for heading in ("mean live", "simulated", "off", "p90 live", "simulated", "off", f"within {TOLERANCE:.0%}"):
+        table.add_column(heading, justify="right")
+    for one in found:
+        means = (seconds(one.live_mean_s), seconds(one.simulated_mean_s), percent(one.mean_off))
+        tails = (seconds(one.live_p90_s), seconds(one.simulated_p90_s), percent(one.p90_off))
+        table.add_row(one.policy, *means, *tails, "yes" if one.holds else "no")
+    wide_console().print(table)
+
+
+def request_set(run: Run) -> RequestSet:
+    """The answered requests in order of arrival, with the predictions that the server made."""
+    places = np.flatnonzero(run.ok)
+    places = places[np.argsort(run.arrival_s[places], kind="stable")]
+    return RequestSet(
+        run.arrival_s[places],
+        run.output_tokens[places],
+        run.prompt_tokens[places],
+        {_PREDICTOR: run.predicted_tokens[places]},
+    )
+
+
+def _agreement(runs: Sequence[RecordedRun], record: Record, model: ServiceModel) -> Agreement:
+    live, simulated = [], []
+    for one in runs:
+        requests = request_set(one.run)
+        setup = Setup("continuous", record.max_inflight, model, prior_tokens=one.prior_tokens)
+        arm = Arm(one.policy, one.policy, record.max_wait_s or math.inf)
+        timeline = simulate(requests, arm, _PREDICTOR, setup, one.repeat)
+        simulated.append(timeline.completion_s)
+        live.append((one.run.end_s - one.run.arrival_s)[one.run.ok])
+    return Agreement(
+        runs[0].policy,
+        fmean(float(times.mean()) for times in live),
+        fmean(float(times.mean()) for times in simulated),
+        fmean(float(np.percentile(times, 90)) for times in live),
+        fmean(float(np.percentile(times, 90)) for times in simulated),
+    )

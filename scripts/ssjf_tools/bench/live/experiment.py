@@ -1,0 +1,170 @@
+"""All arms over all repeats on one server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ssjf.core.policies.registry import POLICY_NAMES
+from ssjf_client import AsyncClient
+from ssjf_tools.bench.live.asking import DIRECT, Asker, Run, run_plan
+from ssjf_tools.bench.live.figures import (
+    BASELINE,
+    Figures,
+    Objective,
+    alone_seconds,
+    beyond_guarantee,
+    compare,
+    run_figures,
+)
+from ssjf_tools.bench.live.first_pass import FirstPass, first_pass
+from ssjf_tools.bench.live.plan import Plan, draw_prompts, make_plan
+from ssjf_tools.bench.live.prompts import Prompt
+from ssjf_tools.bench.live.target import Target
+from ssjf_tools.simulate.workload import ArrivalProcess
+
+ARMS = (*POLICY_NAMES, DIRECT)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is asked of the benchmark. `process` None: a closed loop of `concurrency` clients.
+
+    `load`: arrivals as a share of the capacity that the first pass finds; None: the process has its own rate.
+    """
+
+    arms: tuple[str, ...]
+    requests: int
+    repeats: int
+    seed: int
+    max_tokens: int
+    greedy: bool
+    process: ArrivalProcess | None
+    load: float | None
+    concurrency: int
+    trace: Path | None
+    objective: Objective
+
+
+@dataclass(frozen=True, slots=True)
+class ArmRun:
+    """One arm in one repeat.
+
+    `effective_policy` and `tau` are what the scheduler said at the end, `prior_tokens` the usual length that it had
+    learned before the start; None for the engine asked directly.
+    """
+
+    arm: str
+    repeat: int
+    run: Run
+    effective_policy: str | None
+    tau: float | None
+    prior_tokens: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Everything that was measured. `plans`: one a repeat; `prompts` those that were used."""
+
+    settings: Settings
+    target: Target
+    prompts: list[Prompt]
+    first: FirstPass
+    rate: float | None
+    plans: list[Plan]
+    runs: list[ArmRun]
+
+    def of_arm(self, arm: str) -> list[ArmRun]:
+        """The arm's runs in order of the repeats."""
+        return sorted((run for run in self.runs if run.arm == arm), key=lambda run: run.repeat)
+
+    def alone_s(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        """Seconds that each prompt takes without waiting, [prompts]."""
+        everything = [(one.run, self.plans[one.repeat].prompts) for one in self.runs]
+        return alone_seconds([run for run, _ in everything], [which for _, which in everything], len(self.prompts))
+
+    def rows(self) -> list[dict[str, object]]:
+        """One row an arm; see figures.compare."""
+        alone, truth = self.alone_s(), np.array(self.first.truth, dtype=np.float64)
+        baseline = {one.repeat: one.run for one in self.of_arm(BASELINE)}
+        figures: dict[str, list[Figures]] = {arm: [] for arm in self.settings.arms}
+        for one in sorted(self.runs, key=lambda run: run.repeat):
+            which = self.plans[one.repeat].prompts
+            own = run_figures(one.run, alone[which], self.settings.objective)
+            own["kept_lengths"] = float((one.run.output_tokens == truth[which])[one.run.ok].mean())
+            if one.repeat in baseline and one.arm != DIRECT:
+                bound = self.target.max_wait_s
+                own["beyond_guarantee"] = float(beyond_guarantee(one.run, baseline[one.repeat], bound))
+            figures[one.arm].append(own)
+        return compare(figures)
+
+
+def chosen_prompts(prompts: Sequence[Prompt], settings: Settings) -> list[Prompt]:
+    """Those that the repeats will use: all, or a random part of them where there are more than requests."""
+    if len(prompts) <= settings.requests:
+        return list(prompts)
+    places = draw_prompts(len(prompts), settings.requests, np.random.default_rng(settings.seed))
+    return [prompts[place] for place in sorted(places.tolist())]
+
+
+async def measure(
+    target: Target, prompts: Sequence[Prompt], settings: Settings, progress: Callable[[str, int, int], None]
+) -> Outcome:
+    """The first pass, then every arm in every repeat. `progress`: what is running, requests done and in total.
+
+    Raises RuntimeError when requests fail that must not, InputError and ValueError for a wrong trace or process.
+    """
+    prompts = chosen_prompts(prompts, settings)
+    asker = Asker(target.url, settings.greedy)
+    count = _Counter(progress, len(prompts) + settings.requests * settings.repeats * len(settings.arms))
+    async with AsyncClient(target.url) as control:
+        await control.set_policy("fcfs", target.token)
+        count.what = "first pass"
+        questions = await asker.prepare(prompts, settings.max_tokens)
+        first = await first_pass(asker, questions, target.max_inflight, settings.seed, count.step)
+        process, rate = _paced(settings, first.capacity.requests_per_s)
+        plans, runs = [], []
+        for repeat in range(settings.repeats):
+            plans.append(make_plan(len(prompts), settings.requests, process, settings.trace, settings.seed + repeat))
+            for arm in _rotated(settings.arms, repeat):
+                count.what = f"repeat {repeat + 1}, {arm}"
+                if arm != DIRECT:
+                    await control.set_policy(arm, target.token)
+                before = await control.status(target.token)
+                run = await run_plan(asker, arm, questions, plans[-1], first.truth, settings.concurrency, count.step)
+                after = await control.status(target.token)
+                learned = before.extra.get("prior_mean_tokens")
+                known = (None, None, None) if arm == DIRECT else (after.effective_policy, after.tau, learned)
+                runs.append(ArmRun(arm, repeat, run, *known))
+    await asker.close()
+    return Outcome(settings, target, prompts, first, rate, plans, runs)
+
+
+def _paced(settings: Settings, capacity: float) -> tuple[ArrivalProcess | None, float | None]:
+    """The process with the rate that the load asks for."""
+    process = settings.process
+    if process is None or settings.load is None:
+        return process, None if process is None else process.rate
+    rate = settings.load * capacity
+    return replace(process, rate=rate), rate
+
+
+def _rotated(arms: Sequence[str], repeat: int) -> list[str]:
+    """Every repeat begins with another arm, so that a drift of the machine does not favour one."""
+    at = repeat % len(arms)
+    return [*arms[at:], *arms[:at]]
+
+
+class _Counter:
+    """Requests done so far."""
+
+    def __init__(self, progress: Callable[[str, int, int], None], total: int):
+        self.what = ""
+        self._progress, self._done, self._total = progress, 0, total
+
+    def step(self) -> None:
+        self._done += 1
+        self._progress(self.what, self._done, self._total)

@@ -1,0 +1,118 @@
+"""Records that can be read back, calibrations, and the comparison of a measurement with the simulator."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ssjf_tools.bench.live.__main__ import main
+from ssjf_tools.bench.live.against import agreements
+from ssjf_tools.bench.live.calibrate import batch_sizes, fitted_line, write_service
+from ssjf_tools.bench.live.record import as_record, read_record, write_record
+from ssjf_tools.simulate.service import ServiceModel, read_service
+from ssjf_tools.simulate.tables import InputError
+from tests.unit.bench.build import TOKEN_S, make_outcome, one_slot
+
+TOKENS = [40, 10, 20, 10]
+ARRIVALS = [0.0, 0.5, 0.6, 0.7]
+EXACT = ServiceModel(0.0, 0.0, ((1, TOKEN_S),))
+
+
+@pytest.fixture
+def measurement(tmp_path: Path) -> Path:
+    runs = [
+        ("fcfs", 0, one_slot(ARRIVALS, TOKENS, [0, 1, 2, 3])),
+        ("ssjf", 0, one_slot(ARRIVALS, TOKENS, [0, 1, 3, 2])),
+        ("sjf-oracle", 0, one_slot(ARRIVALS, TOKENS, [0, 1, 3, 2])),
+        ("direct", 0, one_slot(ARRIVALS, TOKENS, [0, 1, 2, 3])),
+    ]
+    path = tmp_path / "run.json"
+    write_record(path, as_record(make_outcome(runs, TOKENS)))
+    return path
+
+
+def test_the_right_service_times_give_the_same_completion_times(measurement: Path) -> None:
+    found = {one.policy: one for one in agreements(read_record(measurement), EXACT)}
+    assert set(found) == {"fcfs", "ssjf", "sjf-oracle"}
+    for one in found.values():
+        assert one.mean_off == pytest.approx(0.0, abs=1e-3)
+        assert one.p90_off == pytest.approx(0.0, abs=1e-3)
+        assert one.holds
+    slow = agreements(read_record(measurement), replace(EXACT, steps=((1, 1.2 * TOKEN_S),)))
+    assert not any(one.holds for one in slow)
+
+
+def test_command(measurement: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    service, out = tmp_path / "service.json", tmp_path / "out.json"
+    write_service(service, EXACT)
+    assert main(["--against-simulator", str(measurement), "--service", str(service), "--json", str(out)]) == 0
+    assert "sjf-oracle" in capsys.readouterr().out
+    assert [one["policy"] for one in json.loads(out.read_text())] == ["fcfs", "ssjf", "sjf-oracle"]
+
+
+def test_unknown_times_survive_a_record(measurement: Path) -> None:
+    content = json.loads(measurement.read_text())
+    content["runs"][0]["columns"]["end_s"][2] = None
+    measurement.write_text(json.dumps(content))
+    run = read_record(measurement).runs[0].run
+    assert run.ok.tolist() == [True, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda content: content.pop("runs"), "column runs: is not a measurement of scripts/bench"),
+        (lambda content: content["runs"][0]["columns"].pop("end_s"), "column end_s: needs 4 numbers in every run"),
+        (lambda content: content["runs"][0]["columns"]["end_s"].pop(), "column end_s: needs 4 numbers"),
+        (
+            lambda content: content["runs"][0]["columns"]["output_tokens"].__setitem__(1, -4),
+            "column output_tokens: has -4, expected numbers from 0 up",
+        ),
+    ],
+)
+def test_wrong_measurements(measurement: Path, change: Any, complaint: str) -> None:
+    content = json.loads(measurement.read_text())
+    change(content)
+    measurement.write_text(json.dumps(content))
+    with pytest.raises(InputError) as raised:
+        read_record(measurement)
+    assert complaint in str(raised.value)
+
+
+def test_a_measurement_that_is_no_json(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    path.write_text('{\n"runs": [\n')
+    with pytest.raises(InputError, match="line 3: is not JSON"):
+        read_record(path)
+
+
+def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:
+    model = ServiceModel(0.02, 0.0015, ((1, 0.017), (4, 0.025)), 64)
+    write_service(tmp_path / "deep" / "service.json", model)
+    assert read_service(tmp_path / "deep" / "service.json") == model
+
+
+@pytest.mark.parametrize("chunk", [0, -1, 1.5, True, "64"])
+def test_wrong_chunks(tmp_path: Path, chunk: object) -> None:
+    path = tmp_path / "service.json"
+    path.write_text(json.dumps({"steps": {"1": 0.1}, "chunk_tokens": chunk}))
+    with pytest.raises(InputError, match="column chunk_tokens"):
+        read_service(path)
+
+
+def test_batch_sizes_end_with_the_slots() -> None:
+    assert batch_sizes(1) == [1]
+    assert batch_sizes(4) == [1, 2, 3, 4]
+    assert batch_sizes(16) == [1, 2, 3, 4, 8, 16]
+    assert batch_sizes(64)[-2:] == [32, 64]
+
+
+def test_fitted_line() -> None:
+    base, slope = fitted_line([10, 20, 40], [0.12, 0.14, 0.18])
+    assert (base, slope) == pytest.approx((0.1, 0.002))
+    assert fitted_line([10, 20], [0.2, 0.1])[1] == 0.0
+    assert fitted_line([10, 20], [0.1, 0.3])[0] == 0.0
