@@ -32,7 +32,8 @@ def steps(fast: bool, only_tests: bool, pytest_arguments: Sequence[str], code: S
         Step("types", ("mypy", *code)),
     ]
     coverage = "--cov", "--cov-report=term"
-    unit = ("pytest", "tests/unit", *(("-m", "not slow") if fast else ()))
+    # Unit tests share nothing, so every core takes some; server tests take turns with the cores that they measure.
+    unit = ("pytest", "tests/unit", "-n", "auto", *(("-m", "not slow") if fast else ()))
     if fast:
         return ([] if only_tests else checks) + [Step("unit tests", (*unit, *coverage, *pytest_arguments))]
     tests = [
