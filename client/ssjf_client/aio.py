@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sys
 import weakref
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import grpc
 import grpc.aio
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from .answering import OpenAnswer
 from .client import CONTROL_TIMEOUT_S, DEFAULT_TIMEOUT_S, STOP_TIMEOUT_S
 from .connection import TlsOptions, channel_credentials, channel_options, checked_url, metadata_pairs
 from .errors import ClientError, error_from_message, error_from_rpc
@@ -28,30 +29,12 @@ if TYPE_CHECKING:
 __all__ = ["AsyncClient", "AsyncStream"]
 
 
-class AsyncStream(AsyncIterator[Chunk]):
+class AsyncStream(OpenAnswer, AsyncIterator[Chunk]):
     """An answer as it comes: `async for` over its chunks.
 
     Leaving the loop (break, exception, return), cancelling the task, `close()` and leaving an `async with` block cancel
     the request on the server. Belongs to one event loop; another task's `close()` makes the iteration raise Cancelled.
     """
-
-    def __init__(self, call: Any, exchange: Exchange, stop: Callable[[str], None]) -> None:
-        """`call`: the gRPC call that carries `exchange`; `stop` ends a request that the server cannot see leave."""
-        self._call = call
-        self._exchange = exchange
-        self._stop = stop
-        self._over = False
-        self._left = False
-
-    @property
-    def request_id(self) -> str:
-        """The id the server knows the request by."""
-        return self._exchange.request_id
-
-    @property
-    def result(self) -> Generation:
-        """What has come so far; the whole answer once the iteration has ended by itself."""
-        return self._exchange.result()
 
     async def __aiter__(self) -> AsyncIterator[Chunk]:
         # An async generator of its own, because Python drops it the moment the loop is left; its end is then run by
@@ -98,25 +81,12 @@ class AsyncStream(AsyncIterator[Chunk]):
                 return chunk
         raise StopAsyncIteration
 
-    def close(self) -> None:
-        """Cancels the request unless its answer is complete. Does nothing the second time."""
-        if self._left:
-            return
-        self._left = True
-        if self._exchange.live:
-            self._call.cancel()
-            if self._exchange.door == "ensemble":
-                self._stop(self._exchange.request_id)
-
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
         self.close()
 
 

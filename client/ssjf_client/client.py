@@ -6,13 +6,14 @@ import contextlib
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from .answering import OpenAnswer
 from .connection import TlsOptions, channel_credentials, channel_options, checked_url, metadata_pairs
 from .errors import ClientError, error_from_message, error_from_rpc
 from .exchange import Chunk, Exchange, Generation
@@ -35,31 +36,13 @@ STOP_TIMEOUT_S: Final = 2.0
 # a Client freely. The calls share one HTTP/2 connection either way.
 
 
-class Stream(Iterator[Chunk]):
+class Stream(OpenAnswer, Iterator[Chunk]):
     """An answer as it comes: iterate over its chunks.
 
     Leaving a `for` loop over it (break, exception, return) cancels the request on the server, and so do `close()`,
     leaving a `with` block, and dropping the last reference. `next()` takes single chunks and cancels nothing. One
     thread iterates; `close()` may be called from any thread and makes the iteration raise Cancelled.
     """
-
-    def __init__(self, call: Any, exchange: Exchange, stop: Callable[[str], None]) -> None:
-        """`call`: the gRPC call that carries `exchange`; `stop` ends a request that the server cannot see leave."""
-        self._call = call
-        self._exchange = exchange
-        self._stop = stop
-        self._over = False
-        self._left = False
-
-    @property
-    def request_id(self) -> str:
-        """The id the server knows the request by."""
-        return self._exchange.request_id
-
-    @property
-    def result(self) -> Generation:
-        """What has come so far; the whole answer once the iteration has ended by itself."""
-        return self._exchange.result()
 
     def __iter__(self) -> Iterator[Chunk]:  # noqa: PYI034 - see below
         # A generator of its own, because Python drops it the moment the loop is left, while the Stream may live on.
@@ -97,25 +80,12 @@ class Stream(Iterator[Chunk]):
                 return chunk
         raise StopIteration
 
-    def close(self) -> None:
-        """Cancels the request unless its answer is complete. Does nothing the second time."""
-        if self._left:
-            return
-        self._left = True
-        if self._exchange.live:
-            self._call.cancel()
-            if self._exchange.door == "ensemble":
-                self._stop(self._exchange.request_id)
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
         self.close()
 
 
