@@ -7,13 +7,11 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import grpc.aio
 
 from ssjf_tools.bench.streams import StreamClient, Timeline
-from ssjf_tools.serve.throwaway import Throwaway
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +51,3 @@ async def end_of(
 def count_kinds(ends: Iterable[End]) -> Counter[str]:
     """Ends by kind."""
     return Counter(end.kind for end in ends)
-
-
-def resident_mib(server: Throwaway) -> float:
-    """Memory of the server and its stubs, MiB."""
-    pids = [server.server.pid, *server.server.stubs().values()]
-    fields = [Path(f"/proc/{pid}/status").read_text().split("VmRSS:")[1].split()[0] for pid in pids]
-    return sum(map(int, fields)) / 1024

@@ -20,7 +20,6 @@ from ssjf.tensors import CLIENT_OPTIONAL_INPUTS, MAX_TOKENS, SCHEDULER_STEP_INPU
 from ssjf_client import Client
 from ssjf_tools.serve.throwaway import Throwaway, throwaway_server
 from tests.server.asking import wait_for
-from tests.server.crowd import resident_mib
 from tests.server.test_storms import TOKENS, bystander, stream_of
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
@@ -238,14 +237,14 @@ def test_each_ends_once_and_the_server_stays_well(server: Throwaway) -> None:
     begun = time.monotonic()
     with bystander(server) as counts:
         connections = asyncio.run(attack(server, REQUESTS // 2, SEED))
-        before = resident_mib(server)  # pools, arenas and caches have reached their size
+        before = server.resident_mib()  # pools, arenas and caches have reached their size
         connections += asyncio.run(attack(server, REQUESTS // 2, SEED + 1))
     seconds = time.monotonic() - begun
     with Client(server.grpc_url) as client:
         state = wait_for(
             client, server.token, lambda status: status.live_requests == status.in_flight == status.queue_length == 0
         )
-    after = resident_mib(server)
+    after = server.resident_mib()
     errors = sum((each.errors for each in connections), Counter[str]())
     answered = errors.pop("", 0)
     print(f"{answered} answers and {errors.total()} errors of {len(errors)} kinds in {seconds:.0f} s; {state.ended}")

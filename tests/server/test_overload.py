@@ -17,7 +17,7 @@ from ssjf_tools.bench.overhead import INSTANT_ENGINE
 from ssjf_tools.bench.streams import StreamClient, text_request
 from ssjf_tools.serve.throwaway import Throwaway, throwaway_server
 from tests.server.asking import ask, tensors, wait_for
-from tests.server.crowd import End, count_kinds, end_of, resident_mib
+from tests.server.crowd import End, count_kinds, end_of
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -73,9 +73,9 @@ def assert_normal_service(server: Throwaway) -> None:
 @pytest.mark.parametrize("door", ["scheduler", "ensemble"])
 def test_overload_is_refused_with_queue_length_and_retry_estimate(small: Throwaway, door: str) -> None:
     asyncio.run(flood(small, door, 4.0))  # warm-up: pools, arenas and caches reach their size
-    before = resident_mib(small)
+    before = small.resident_mib()
     ends = asyncio.run(flood(small, door, SECONDS))
-    after = resident_mib(small)
+    after = small.resident_mib()
     assert_normal_service(small)
     refused = [end for end in ends if end.kind == "error"]
     answered = [end for end in ends if end.kind == "answered"]

@@ -22,7 +22,6 @@ from ssjf_tools.bench.overhead import INSTANT_ENGINE
 from ssjf_tools.bench.streams import text_request
 from ssjf_tools.serve.throwaway import Throwaway, throwaway_server
 from tests.server.asking import wait_for
-from tests.server.crowd import resident_mib
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -131,11 +130,11 @@ def assert_empty(server: Throwaway) -> None:
 def test_a_storm_of_clients_that_drop_leaves_nothing(server: Throwaway) -> None:
     asyncio.run(storm(server.grpc_url, 100, SEED))  # warm-up: pools, arenas and caches reach their size
     assert_empty(server)
-    before = resident_mib(server)
+    before = server.resident_mib()
     with bystander(server) as counts:
         went = asyncio.run(storm(server.grpc_url, STORM, SEED + 1))
     assert_empty(server)
-    after = resident_mib(server)
+    after = server.resident_mib()
     with Client(server.grpc_url) as client:
         ended = client.status(server.token).ended
     print(f"{dict(went)}; bystander's answers {len(counts)}; memory {before:.0f} to {after:.0f} MiB; {ended}")
@@ -148,7 +147,7 @@ def test_a_storm_of_clients_that_drop_leaves_nothing(server: Throwaway) -> None:
 
 def test_clients_that_do_not_read_hold_nobody_up(server: Throwaway) -> None:
     """Half of the slots answer clients that read nothing; the answers wait for them in the server, at most whole."""
-    before = resident_mib(server)
+    before = server.resident_mib()
     channels = [grpc.insecure_channel(server.grpc_url, options=OWN_CONNECTION) for _ in range(SLOTS // 2)]
     calls = [stream_of(channel)(iter([message("scheduler", LONG)])) for channel in channels]
     firsts = [next(call) for call in calls]
@@ -156,7 +155,7 @@ def test_clients_that_do_not_read_hold_nobody_up(server: Throwaway) -> None:
         others = [client.generate("Say hello.", max_tokens=TOKENS).output_tokens for _ in range(20)]
         # The engine is done with the slow ones' answers, too, before any of them has read its second piece.
         wait_for(client, server.token, lambda status: status.live_requests == 0, timeout_s=60)
-    during = resident_mib(server)
+    during = server.resident_mib()
     print(f"memory {before:.0f} to {during:.0f} MiB with {len(calls)} whole answers unread")
     assert others == [TOKENS] * 20
     assert during - before < 0.1 * before

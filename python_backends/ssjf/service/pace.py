@@ -10,9 +10,9 @@ import heapq
 import itertools
 from typing import Generic, TypeVar
 
-# Half of the sender's time: the other half absorbs bursts, and on a machine that computes the answers, too, every piece
+# A quarter of the sender's time: the rest absorbs bursts, and on a machine that computes the answers, too, every piece
 # takes its time from them.
-BUSY_SHARE = 0.5
+BUSY_SHARE = 0.25
 # A reader at 150 ms a piece still sees text flow; 256 streams then cost at most 1,700 pieces a second.
 LONGEST_PAUSE_S = 0.15
 # How fast the pause follows, in seconds of pause for each second that the sender is wholly busy.

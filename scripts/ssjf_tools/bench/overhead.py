@@ -28,6 +28,7 @@ from ssjf_tools.serve.throwaway import Throwaway, throwaway_server
 
 INSTANT_ENGINE = {"tensorrt_llm": Path(__file__).parent / "instant_llm"}
 PROMPT = "Explain in a few sentences why the sky is blue."
+CROWD_STEP_S = 0.025  # 40 tokens a second for each stream
 _GREEDY = np.array([[1]], dtype=np.int32)
 
 
@@ -106,14 +107,42 @@ async def relay_rate(server: Throwaway, streams: int, tokens: int, rounds: int) 
     }
 
 
+async def crowd(server: Throwaway, streams: int, tokens: int) -> dict[str, float]:
+    """Many paced streams at once (instant engine, `CROWD_STEP_S` a token): stalls, first tokens, memory."""
+    client = StreamClient(server.grpc_url)
+    tensors = text_request(PROMPT, tokens)
+    await asyncio.gather(*(client.stream("scheduler", tensors) for _ in range(streams)))
+    before, begun = server.resident_mib(), time.perf_counter()
+    timelines = await asyncio.gather(*(client.stream("scheduler", tensors) for _ in range(streams)))
+    seconds = time.perf_counter() - begun
+    await client.close()
+    gaps = sorted(one.longest_gap * 1e3 for one in timelines)
+    firsts = sorted(one.ttft * 1e3 for one in timelines)
+    return {
+        "streams": streams,
+        "wanted_tokens_per_s": streams / CROWD_STEP_S,
+        "tokens_per_s": sum(one.tokens for one in timelines) / seconds,
+        "client_responses_per_s": sum(one.responses for one in timelines) / seconds,
+        "median_longest_gap_ms": statistics.median(gaps),
+        "longest_gap_ms": gaps[-1],
+        "median_ttft_ms": statistics.median(firsts),
+        "longest_ttft_ms": firsts[-1],
+        "memory_before_mib": before,
+        "memory_after_mib": server.resident_mib(),
+    }
+
+
 def measure(quick: bool) -> dict[str, dict[str, float]]:
-    """All three, each on a fresh server."""
+    """All four, the last three on fresh servers."""
     rounds = 2 if quick else 5
     with throwaway_server({"SSJF_MAX_INFLIGHT": "16"}) as server:
         figures = {"latency": asyncio.run(latency(server, 5 if quick else 40))}
         figures["rate"] = asyncio.run(token_rate(server, 16, 32 if quick else 128, rounds))
     with throwaway_server({"SSJF_MAX_INFLIGHT": "64"}, models=INSTANT_ENGINE) as server:
         figures["relay"] = asyncio.run(relay_rate(server, 32, 100 if quick else 800, rounds))
+    paced = {"SSJF_MAX_INFLIGHT": "256", "SSJF_INSTANT_STEP_S": str(CROWD_STEP_S)}
+    with throwaway_server(paced, models=INSTANT_ENGINE) as server:
+        figures["crowd"] = asyncio.run(crowd(server, 256, 40 if quick else 800))
     return figures
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +81,12 @@ def cpu_seconds(pid: int, proc: Path = PROC) -> float:
         return 0.0
     user, system = stat[stat.rindex(")") + 2 :].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_mib(pids: Iterable[int], proc: Path = PROC) -> float:
+    """Memory that these processes hold, MiB. Raises FileNotFoundError when one of them has ended."""
+    texts = (((proc / str(pid)) / "status").read_text() for pid in pids)
+    return sum(int(text.split("VmRSS:")[1].split()[0]) for text in texts) / 1024
 
 
 def family(root: int, proc: Path = PROC) -> set[int]:

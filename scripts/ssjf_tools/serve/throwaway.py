@@ -18,6 +18,7 @@ from ssjf_tools.assets import ensure_assets
 from ssjf_tools.bootstrap import CHECKOUT
 from ssjf_tools.serve import layout
 from ssjf_tools.serve.options import ServeOptions
+from ssjf_tools.serve.processes import resident_mib
 from ssjf_tools.serve.server import Server, new_shm_prefix
 
 _START_TIMEOUT_S = 120.0
@@ -37,6 +38,10 @@ class Throwaway:
     metrics_url: str
     token: str
     log: Path
+
+    def resident_mib(self) -> float:
+        """Memory of the server and its Python processes, MiB."""
+        return resident_mib((self.server.pid, *self.server.stubs().values()))
 
 
 @contextmanager
