@@ -23,7 +23,8 @@ def test_a_plan_is_made_by_its_seed() -> None:
     assert np.array_equal(one.arrival_s, same.arrival_s)  # type: ignore[arg-type]
     assert not np.array_equal(one.arrival_s, other.arrival_s)  # type: ignore[arg-type]
     assert one.arrival_s is not None
-    assert one.arrival_s[-1] == pytest.approx(50, rel=0.4)
+    assert one.arrival_s[-1] == pytest.approx(50)  # 100 requests at 2 a second
+    assert make_plan(30, 100, ArrivalProcess("burst"), None, 1).arrival_s == pytest.approx(0.0)
 
 
 def test_every_prompt_is_asked_as_often_as_the_others() -> None:

@@ -52,7 +52,7 @@ def test_wrong_lines(tmp_path: Path, line: str, complaint: str) -> None:
     assert f"{path}, {complaint}" in str(raised.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"\n\n", gzip.compress(b"")])
+@pytest.mark.parametrize("content", [b"", b"\n\n", gzip.compress(b"", mtime=0)])
 def test_empty_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "p.jsonl"
     path.write_bytes(content)
@@ -60,7 +60,7 @@ def test_empty_file(tmp_path: Path, content: bytes) -> None:
         load_prompts(path)
 
 
-@pytest.mark.parametrize("content", [gzip.compress(b'{"prompt": "a"}')[:-9], b"\xff\xfe\xfd"])
+@pytest.mark.parametrize("content", [gzip.compress(b'{"prompt": "a"}', mtime=0)[:-9], b"\xff\xfe\xfd"])
 def test_unreadable_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "p.jsonl"
     path.write_bytes(content)

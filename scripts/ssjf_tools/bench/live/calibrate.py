@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -26,7 +26,11 @@ CPU_CHUNK_TOKENS = 64
 
 
 async def calibrate(
-    target: Target, rounds: int, progress: Callable[[str], None], chunk_tokens: int | None = CPU_CHUNK_TOKENS
+    target: Target,
+    rounds: int,
+    progress: Callable[[str], None],
+    prompt_words: Sequence[int] = PROMPT_WORDS,
+    chunk_tokens: int | None = CPU_CHUNK_TOKENS,
 ) -> ServiceModel:
     """Measure on a server that is otherwise idle. `rounds`: repeats of each measurement, of which the median counts.
 
@@ -38,7 +42,7 @@ async def calibrate(
         await control.set_policy("fcfs", target.token)
     try:
         tokens, seconds = [], []
-        for words in PROMPT_WORDS:
+        for words in prompt_words:
             progress(f"prefill, {words} words")
             length, taken = await _prefill(client, words, rounds)
             tokens.append(length)

@@ -37,6 +37,8 @@ def running_target(url: str | None, token: str | None, max_inflight: int | None)
         raise ValueError("--url needs --token (or SSJF_CONTROL_TOKEN): policies are switched by control requests")
     with Client(url) as client:
         before = client.status(token)
+        if not before.limits:
+            raise ValueError("the server does not say its limits: --token is not its control token")
         try:
             if max_inflight is not None:
                 client.set_limits(token, max_inflight=max_inflight)
@@ -50,6 +52,4 @@ def running_target(url: str | None, token: str | None, max_inflight: int | None)
 def _target(url: str, token: str, *, own: bool) -> Target:
     with Client(url) as client:
         limits = client.status(token).limits
-    if not limits:
-        raise ValueError("the server does not say its limits: --token is not its control token")
     return Target(url, token, int(limits["max_inflight"]), float(limits["max_wait_s"]), own)

@@ -1,0 +1,55 @@
+"""scripts/bench on a real server: all arms answer, lengths repeat, what it switched is switched back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from ssjf_client import Client
+from ssjf_tools.bench.live.__main__ import main as bench
+from ssjf_tools.bench.live.calibrate import calibrate
+from ssjf_tools.bench.live.target import running_target
+from ssjf_tools.serve.throwaway import Throwaway
+
+
+def test_arms_on_a_running_server(server: Throwaway, client: Client, tmp_path: Path) -> None:
+    before = client.status(server.token)
+    prompts = tmp_path / "prompts.jsonl"
+    texts = [f"What is the capital of {name}?" for name in ("Norway", "Peru", "Japan", "Kenya", "Cuba", "Malta")]
+    prompts.write_text("".join(json.dumps({"prompt": text, "max_tokens": 4 + len(text) % 9}) + "\n" for text in texts))
+    where = ["--url", server.grpc_url, "--token", server.token]
+    what = ["--prompts", str(prompts), "--arrivals", "burst", "--requests", "8", "--max-inflight", "2"]
+    out, page = tmp_path / "out.json", tmp_path / "page.html"
+    arms = "fcfs,ssjf-aging,sjf-oracle,direct"
+    assert bench([*where, *what, "--policies", arms, "--json", str(out), "--html", str(page)]) == 0
+
+    content = json.loads(out.read_text())
+    rows = {row["policy"]: row for row in content["rows"]}
+    assert list(rows) == arms.split(",")
+    for row in rows.values():
+        assert row["failed"] == 0
+        assert row["kept_lengths"] == 1.0  # greedy: the engine asked directly gives the same answers, too
+        assert row["mean_ttft_s"] < row["mean_jct_s"]
+    assert rows["direct"]["max_wait_s"] is None
+    assert rows["fcfs"]["max_wait_s"] > 0.05  # eight at once for two slots
+    assert content["settings"]["max_inflight"] == 2
+    assert page.read_text().count("<svg") == 4
+
+    after = client.status(server.token)
+    assert (after.policy, after.limits) == (before.policy, before.limits)
+
+
+def test_calibration(server: Throwaway) -> None:
+    with running_target(server.grpc_url, server.token, 2) as target:
+        model = asyncio.run(calibrate(target, 1, lambda _what: None, prompt_words=(8, 64)))
+    assert [size for size, _ in model.steps] == [1, 2]
+    assert all(0.001 < seconds < 1 for _, seconds in model.steps)
+    assert 0 < model.prefill_s < 0.1
+
+
+def test_a_wrong_token_is_refused(server: Throwaway, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench(["--url", server.grpc_url, "--token", "wrong", "--requests", "1"]) == 2
+    assert "is not its control token" in capsys.readouterr().err
