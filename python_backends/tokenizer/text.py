@@ -26,6 +26,9 @@ class TextSettings:
     `prompt_format` is `chat` (the text is a user's turn, put into the model's chat template) or `raw`;
     `add_special_tokens` is for `raw` prompts only (a chat template writes its own). `max_context_tokens` counts prompt
     and answer; `max_prompt_bytes` is checked before any tokenization, so that a huge text costs nothing.
+
+    `end_id` and `pad_id` are sent to engines that take token ids when a request leaves them open: TensorRT-LLM knows no
+    end of an answer by itself (its own ensemble's preprocessing model fills them in, too).
     """
 
     prompt_format: str = "raw"
@@ -33,6 +36,8 @@ class TextSettings:
     add_special_tokens: bool = True
     max_context_tokens: int = 2048
     max_prompt_bytes: int = 262_144
+    end_id: int | None = None
+    pad_id: int | None = None
 
 
 class TextTokenizer:
@@ -57,7 +62,7 @@ class TextTokenizer:
                 raise FileNotFoundError(f"tokenizer_dir: {path / name} does not exist")
         config = json.loads((path / "tokenizer_config.json").read_text(encoding="utf-8"))
         template = _chat_template(config, path) if settings.prompt_format == "chat" else None
-        special = {name: _token_text(config.get(name)) for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
+        special = {name: token_text(config.get(name)) for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
         return cls(Tokenizer.from_file(str(path / "tokenizer.json")), template, special, settings)
 
     def encode(self, text: bytes, field: str = "text_input") -> list[int]:
@@ -80,6 +85,12 @@ class TextTokenizer:
         if self._settings.system_prompt is not None:
             messages.insert(0, {"role": "system", "content": self._settings.system_prompt})
         return self._template.render(messages=messages, add_generation_prompt=True, **self._special)
+
+    @property
+    def engine_defaults(self) -> dict[str, int]:
+        """Token ids that an engine wants with each request and clients may leave open: `end_id`, `pad_id`, if set."""
+        chosen = {"end_id": self._settings.end_id, "pad_id": self._settings.pad_id}
+        return {name: value for name, value in chosen.items() if value is not None}
 
     def encode_plain(self, text: str) -> list[int]:
         """Token ids of a fragment (a bad word, say): no template, no special tokens."""
@@ -104,9 +115,17 @@ def _chat_template(config: dict[str, Any], path: Path) -> Template:
     source = config.get("chat_template")
     if isinstance(source, list):  # several named templates: the one called "default"
         source = next((entry["template"] for entry in source if entry.get("name") == "default"), None)
+    beside = path / "chat_template.jinja"  # where transformers 4.52 and later write it
+    if not isinstance(source, str) and beside.is_file():
+        source = beside.read_text(encoding="utf-8")
     if not isinstance(source, str):
-        raise ValueError(f"prompt_format is 'chat' but {path / 'tokenizer_config.json'} has no chat_template")
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        raise ValueError(
+            f"prompt_format is 'chat' but {path / 'tokenizer_config.json'} has no chat_template "
+            f"and {beside} does not exist"
+        )
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
     environment.globals["raise_exception"] = _raise_template_error
     return environment.from_string(source)
 
@@ -115,7 +134,7 @@ def _raise_template_error(message: str) -> None:
     raise TemplateError(message)
 
 
-def _token_text(entry: Any) -> str:
+def token_text(entry: Any) -> str:
     """`tokenizer_config.json` writes a special token as text or as an object with `content`."""
     if isinstance(entry, dict):
         entry = entry.get("content")

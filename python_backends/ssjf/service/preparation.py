@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,11 +88,14 @@ class Preparation:
     def engine_request(
         self, engine_id: str, generation: Generation, prompt_ids: NDArray[np.int32], streaming: bool
     ) -> EngineRequest:
-        """What the engine gets: inputs as they came, words as token ids; stop words stay here.
+        """What the engine gets: inputs as they came, words as token ids, the site's end and padding token where the
+        client left them open; stop words stay here.
 
         The prompt's text goes along where the engine takes text (`send_text`).
         """
-        inputs = dict(generation.engine_inputs)
+        defaults = self._tokenizer.engine_defaults
+        inputs: dict[str, NDArray[Any]] = {name: np.array([[value]], np.int32) for name, value in defaults.items()}
+        inputs |= generation.engine_inputs
         if generation.bad_words:
             inputs["bad_words_list"] = word_list([self._tokenizer.encode_plain(word) for word in generation.bad_words])
         if generation.biased_words:
