@@ -186,6 +186,46 @@ ENGINE_OUTPUTS: Final[tuple[TensorSpec, ...]] = (
     _required("num_output_tokens", "INT32"),
 )
 
+# -- the engine (`tensorrt_llm`, flavour llmapi; no batch dimension) --------------------------------------------------
+LLMAPI_INPUTS: Final[tuple[TensorSpec, ...]] = (
+    _required("text_input", "STRING", -1),
+    _optional("streaming", "BOOL"),
+    _optional("sampling_param_best_of", "INT32"),
+    _optional("sampling_param_temperature", "FP32"),
+    _optional("sampling_param_top_k", "INT32"),
+    _optional("sampling_param_top_p", "FP32"),
+    _optional("sampling_param_frequency_penalty", "FP32"),
+    _optional("sampling_param_presence_penalty", "FP32"),
+    _optional("sampling_param_max_tokens", "INT32"),
+    _optional("sampling_param_stop", "STRING", -1),
+    _optional("sampling_param_seed", "UINT64"),
+    _optional("sampling_param_exclude_input_from_output", "BOOL"),
+    _optional("sampling_param_return_perf_metrics", "BOOL"),
+    _optional("return_finish_reason", "BOOL"),
+    _optional("return_stop_reason", "BOOL"),
+    _optional("return_cumulative_logprob", "BOOL"),
+    _optional("stop", "BOOL"),
+)
+# Upstream declares the metrics as numbers and sends them as text; the adapter reads both.
+LLMAPI_OUTPUTS: Final[tuple[TensorSpec, ...]] = (
+    _required("text_output", "STRING", -1),
+    _required("finish_reason", "STRING", -1),
+    _required("stop_reason", "STRING", -1),
+    _required("cumulative_logprob", "FP32", -1),
+    _required("kv_cache_reused_block", "INT32", -1),
+    _required("kv_cache_missed_block", "INT32", -1),
+    _required("kv_cache_alloc_new_blocks", "INT32", -1),
+    _required("kv_cache_alloc_total_blocks", "INT32", -1),
+    _required("kv_cache_hit_rate", "FP32", -1),
+    _required("arrival_time_ns", "INT64"),
+    _required("first_scheduled_time_ns", "INT64"),
+    _required("first_token_time_ns", "INT64"),
+    _required("last_token_time_ns", "INT64"),
+    _required("acceptance_rate", "FP32"),
+    _required("total_accepted_draft_tokens", "INT32"),
+    _required("total_draft_tokens", "INT32"),
+)
+
 # What the scheduler itself handles of the clients' inputs; every other one passes through untouched, see below.
 HANDLED_INPUTS: Final = frozenset({
     "text_input", "max_tokens", "stop_words", "bad_words", "stream", "stop", "exclude_input_in_output",

@@ -1,0 +1,1 @@
+"""From a built engine and its tokenizer to a filled production repository: the code behind `scripts/configure`."""
