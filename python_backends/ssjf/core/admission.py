@@ -27,12 +27,17 @@ class Capacity:
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """A job that was handed to the engine. `reserved`: KV tokens held for it; `charged`: work charged to its tenant."""
+    """A job that was handed to the engine. `reserved`: KV tokens held for it; `charged`: work charged to its tenant.
+
+    `output_tokens`: of all sequences together, as of `heard`, the last news of it.
+    """
 
     job: Job
     reserved: int
     charged: float
     started: float
+    output_tokens: int = 0
+    heard: float = 0.0
     cancelled: bool = False
 
 
@@ -74,10 +79,11 @@ class Admission:
         self._running[job.job_id] = Running(job, job.kv_tokens, work, now)
         self.tokens += job.kv_tokens
 
-    def grow(self, job_id: int, output_tokens: int) -> None:
-        """Correct the reservation of a job that has produced `output_tokens` so far, all sequences together."""
+    def grow(self, job_id: int, output_tokens: int, now: float) -> None:
+        """Note that a job has produced `output_tokens` so far, all sequences together, and correct its reservation."""
         running = self.get(job_id)
         job = running.job
+        running.output_tokens, running.heard = output_tokens, now
         if job.prompt_tokens + output_tokens <= running.reserved:
             return
         most = job.max_tokens * job.sequences

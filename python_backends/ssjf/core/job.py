@@ -27,10 +27,11 @@ class LengthPrediction:
 class Job:
     """One row of one request on its way through the scheduler. Owned by the scheduler from submit to finish.
 
-    `job_id`: unique, increasing in order of arrival; breaks ties. `arrival`, `start_deadline`: seconds of the caller's
-    clock; the job must have started before its deadline. `sequences`: beams × returned sequences. `priority_class`: 0
-    is the most urgent. `expected_tokens`: the client's own hint, used by `sjf-oracle` alone. `size_bytes`: what the
-    waiting request holds in memory.
+    `job_id`: unique, increasing in order of arrival; breaks ties. `arrival` and deadlines: seconds of the caller's
+    clock; the job must have started before `start_deadline`. `end_deadline`: what is not finished by then is thrown
+    away, so a job that cannot be finished in time should not start either; `submit` derives the start deadline from it.
+    `sequences`: beams × returned sequences. `priority_class`: 0 is the most urgent. `expected_tokens`: the client's own
+    hint, used by `sjf-oracle` alone. `size_bytes`: what the waiting request holds in memory.
 
     `predicted_tokens` and `tail_tokens` are the prediction clamped to [`min_tokens`, `max_tokens`]: the only place
     where that happens.
@@ -46,6 +47,7 @@ class Job:
     priority_class: int = 0
     tenant: str = ""
     start_deadline: float | None = None
+    end_deadline: float | None = None
     expected_tokens: float | None = None
     size_bytes: int = 0
     predicted_tokens: float = field(init=False)

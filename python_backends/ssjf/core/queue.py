@@ -9,21 +9,40 @@ from ssjf.core.fairshare import FairShare
 from ssjf.core.job import Job
 from ssjf.core.ordering import KeyedOrder
 from ssjf.core.policies.base import Policy
+from ssjf.core.policies.fcfs import Fcfs
 from ssjf.core.tenant import TenantQueue
 
 # Empty queues of tenants that are kept for their next job, besides one for each tenant that waits. Tenants' names come
 # from clients, so empty queues must be swept out some time; a sweep is O(tenants), so not each time.
 _IDLE_TENANTS = 64
+# Binary digits of a predicted length; what is longer counts as the longest.
+_SIZES = 33
 
 
 class PriorityClass:
-    """The waiting jobs of one priority class, by tenant, with their number and predicted work."""
+    """The waiting jobs of one priority class, by tenant, with their number and predicted work.
+
+    `by_size`: the work of the jobs whose predicted length has that many binary digits.
+    """
 
     def __init__(self, weights: Mapping[str, float]):
         self.tenants: dict[str, TenantQueue] = {}
         self.shares = FairShare(weights)
         self.length = 0
         self.backlog = 0.0
+        self.by_size = [0.0] * _SIZES
+
+    def add(self, job: Job, sign: int) -> None:
+        """A job came (`sign` 1) or left (-1)."""
+        work = sign * job.predicted_tokens * job.sequences
+        self.length += sign
+        self.backlog += work
+        self.by_size[_size_of(job)] += work
+
+    def reset(self) -> None:
+        """The last job has left: no rounding errors stay."""
+        self.backlog = 0.0
+        self.by_size = [0.0] * _SIZES
 
 
 class WaitingQueue:
@@ -110,8 +129,7 @@ class WaitingQueue:
         del self._jobs[job.job_id]
         queue.remove(job)
         self.size_bytes -= job.size_bytes
-        level.length -= 1
-        level.backlog -= job.predicted_tokens * job.sequences
+        level.add(job, -1)
         if job.start_deadline is not None:
             del self._due[job.job_id]
             self._deadlines.trim()
@@ -134,6 +152,20 @@ class WaitingQueue:
         """The earliest start deadline among the waiting jobs."""
         job = self._deadlines.first()
         return job.start_deadline if job is not None else None
+
+    def ahead(self, job: Job) -> float:
+        """Predicted output tokens that wait and will surely go before a newcomer, fewer rather than more.
+
+        Those of more urgent classes; in its own, as long as no other tenant takes turns there: under `fcfs` all, under
+        policies that go by predictions those that are shorter by a power of two.
+        """
+        urgent = sum(self._classes[urgency].backlog for urgency in self._urgency if urgency < job.priority_class)
+        level = self._classes.get(job.priority_class)
+        if level is None or level.shares.present != 1 or not level.tenants.get(job.tenant):
+            return urgent
+        if self._policy.uses_predictions:
+            return urgent + sum(level.by_size[: _size_of(job)])
+        return urgent + level.backlog * isinstance(self._policy, Fcfs)
 
     def charge(self, job: Job, work: float) -> None:
         """Charge a job's tenant with `work` output-token units that are about to be served."""
@@ -184,8 +216,7 @@ class WaitingQueue:
             self._due[job.job_id] = job
             self._deadlines.add(job)
         self.size_bytes += job.size_bytes
-        level.length += 1
-        level.backlog += job.predicted_tokens * job.sequences
+        level.add(job, 1)
         return queue
 
     def _leave(self, level: PriorityClass, job: Job) -> None:
@@ -194,11 +225,15 @@ class WaitingQueue:
         if len(level.tenants) > 2 * level.shares.present + _IDLE_TENANTS:
             level.tenants = {tenant: queue for tenant, queue in level.tenants.items() if queue}
         if not level.length:
-            level.backlog = 0.0
+            level.reset()
             self._urgency.remove(job.priority_class)
 
     def _tenant_queues(self) -> list[TenantQueue]:
         return [queue for level in self._classes.values() for queue in level.tenants.values()]
+
+
+def _size_of(job: Job) -> int:
+    return min(int(job.predicted_tokens).bit_length(), _SIZES - 1)
 
 
 def _deadline(job: Job) -> float:

@@ -5,11 +5,12 @@ Not thread-safe and without a clock: one owner calls it and passes `now` (second
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from typing import Any, Literal, NamedTuple
 
 from ssjf.core.admission import Admission, Capacity, Running
-from ssjf.core.errors import DeadlineExceeded, InvalidRequest, InvalidSetting, QueueFull
+from ssjf.core.errors import DeadlineExceeded, InvalidRequest, QueueFull
+from ssjf.core.forecast import Forecast
 from ssjf.core.guardrail import Guardrail
 from ssjf.core.job import Job, LengthPrediction
 from ssjf.core.policies.aging import SsjfAging
@@ -17,16 +18,12 @@ from ssjf.core.policies.base import Policy
 from ssjf.core.policies.registry import make_policy
 from ssjf.core.prior import LengthPrior
 from ssjf.core.queue import WaitingQueue
-from ssjf.core.settings import LIVE_LIMITS, POLICY_SETTINGS, CoreSettings
-from ssjf.core.snapshot import Limits, Snapshot
+from ssjf.core.settings import LIVE_LIMITS, POLICY_SETTINGS, CoreSettings, check_keys
+from ssjf.core.snapshot import Counts, Limits, Snapshot
 
 # The derived aging rate is renewed when the mean length has moved by this factor; checked every so many answers.
 _RATE_DRIFT = 1.5
 _RATE_CHECK_EVERY = 128
-# Weight of the newest answer in the running mean time that a job spends in the engine.
-_SERVICE_GAIN = 0.05
-# What to tell a refused client while no answer has been finished yet.
-_UNKNOWN_RETRY_S = 1.0
 
 
 class Schedule(NamedTuple):
@@ -36,23 +33,10 @@ class Schedule(NamedTuple):
     expired: list[Job]
 
 
-@dataclass(slots=True)
-class Counts:
-    """What has happened since the start."""
-
-    dispatched: int = 0
-    finished: int = 0
-    cancelled: int = 0
-    expired: int = 0
-    rejected: int = 0
-    requeued: int = 0
-
-
 class Scheduler:
     """The cycle: `submit` jobs, `schedule` after every event, `finish` what the engine ended.
 
-    `schedule` must be called after each of submit, finish, requeue, set_limits, and at `next_event`; calling it more
-    often is harmless. Raises InvalidSetting for settings that do not fit together.
+    `schedule` must be called after each of submit, finish, requeue, set_limits, and at `next_event`.
     """
 
     def __init__(self, settings: CoreSettings):
@@ -61,7 +45,7 @@ class Scheduler:
         self.guardrail = Guardrail(settings)
         self._prior = LengthPrior(settings.prior_tokens, settings.prior_window)
         self._rate_mean = self._prior.mean()  # what the aging rate in force was derived from
-        self._mean_service_s: float | None = None
+        self._forecast = Forecast()
         self._admission = Admission(settings)
         self._queue = WaitingQueue(
             make_policy(settings.policy, settings),
@@ -75,19 +59,16 @@ class Scheduler:
     def submit(self, job: Job, now: float) -> None:
         """Take a job into the queue.
 
-        Raises QueueFull at the limits of requests or bytes, DeadlineExceeded if its deadline has passed already, and
-        InvalidRequest for a priority class that does not exist, an id that is in use, or a job of more bytes than the
-        queue may ever hold.
+        Raises QueueFull at the limits of requests or bytes, DeadlineExceeded if its deadline has passed or will have
+        before it can start, and InvalidRequest for a priority class that does not exist, an id that is in use, or a job
+        of more bytes than the queue may ever hold.
         """
         settings, queue = self.settings, self._queue
         if not 0 <= job.priority_class < settings.priority_classes:
             raise InvalidRequest("priority_class", job.priority_class, f"0 to {settings.priority_classes - 1}")
         if job.job_id in queue or job.job_id in self._admission:
             raise InvalidRequest("job_id", job.job_id, "an id that is not in use")
-        if job.start_deadline is not None and job.start_deadline <= now:
-            self.counts.rejected += 1
-            late = now - job.start_deadline
-            raise DeadlineExceeded(f"the deadline passed {late:.3f} s before the request was queued")
+        self._check_deadlines(job, now)
         if len(queue) >= settings.max_queue or queue.size_bytes + job.size_bytes > settings.max_queue_bytes:
             self._refuse(job)
         queue.push(job)
@@ -120,7 +101,7 @@ class Scheduler:
 
         Raises UnknownJob if it is not running.
         """
-        self._admission.grow(job_id, output_tokens)
+        self._admission.grow(job_id, output_tokens, now)
 
     def finish(self, job_id: int, output_tokens: int, now: float, *, learn: bool = True) -> None:
         """A running job has left the engine with `output_tokens`, all sequences together.
@@ -134,12 +115,14 @@ class Scheduler:
         self._queue.correct(job, job.work(length, self.settings.prefill_weight) - running.charged)
         self.counts.finished += 1
         if learn and not running.cancelled:
+            running.output_tokens, running.heard = output_tokens, now
             self._learn(running, length, now)
+        self._forecast.learn_pace(running)
 
     def cancel(self, job_id: int, now: float) -> Literal["waiting", "running"] | None:
         """The client has gone. A waiting job leaves at once; a running one keeps its slot until `finish`.
 
-        Returns where the job was; None if it is not here.
+        Returns where it was; None if it is not here.
         """
         if self._queue.remove(job_id) is not None:
             self.counts.cancelled += 1
@@ -183,10 +166,9 @@ class Scheduler:
     def set_policy(self, name: str, now: float, **changes: Any) -> None:
         """Order what waits, and what will come, by another policy. Running jobs are not touched. O(n).
 
-        `changes`: settings of policies, aging_rate, sept_tail_beta, prefill_weight, random_seed. Raises InvalidSetting
-        and leaves everything as it was.
+        `changes`: any of settings.POLICY_SETTINGS. Raises InvalidSetting and leaves everything as it was.
         """
-        _check_keys(changes, POLICY_SETTINGS)
+        check_keys(changes, POLICY_SETTINGS)
         settings = replace(self.settings, policy=name, **changes)
         make_policy(name, settings)  # refuses unknown names before anything changes
         self._apply(settings)
@@ -197,7 +179,7 @@ class Scheduler:
 
         Raises InvalidSetting and leaves everything as it was.
         """
-        _check_keys(changes, LIVE_LIMITS)
+        check_keys(changes, LIVE_LIMITS)
         self._apply(replace(self.settings, **changes))
         if "max_wait_s" in changes:
             self._reorder()
@@ -214,7 +196,7 @@ class Scheduler:
 
     def snapshot(self, now: float) -> Snapshot:
         """The state now. O(tenants that wait)."""
-        policy, counts, queue = self._queue.policy, self.counts, self._queue
+        policy, queue = self._queue.policy, self._queue
         return Snapshot(
             policy=self.settings.policy,
             effective_policy=policy.name,
@@ -231,13 +213,8 @@ class Scheduler:
             oldest_wait_s=now - queue.oldest_arrival(now),
             in_flight=len(self._admission),
             tokens_in_flight=self._admission.tokens,
-            mean_service_s=self._mean_service_s,
-            dispatched=counts.dispatched,
-            finished=counts.finished,
-            cancelled=counts.cancelled,
-            expired=counts.expired,
-            rejected=counts.rejected,
-            requeued=counts.requeued,
+            mean_service_s=self._forecast.service_s,
+            **asdict(self.counts),
             promotions=queue.promotions,
             limits=Limits(**{entry.name: getattr(self.settings, entry.name) for entry in fields(Limits)}),
         )
@@ -253,16 +230,45 @@ class Scheduler:
         raise QueueFull(waiting, self.retry_after_s(waiting), limit)
 
     def retry_after_s(self, waiting: int) -> float:
-        """Seconds until a tenth of the queue has left it: by Little's law, slots / mean time in a slot a second."""
-        if self._mean_service_s is None:
-            return _UNKNOWN_RETRY_S
-        slots = max(1, len(self._admission))
-        return max(1.0, 0.1 * waiting) * self._mean_service_s / slots
+        """Seconds until a tenth of `waiting` jobs has left the queue, at the present pace."""
+        return self._forecast.retry_after_s(waiting, max(1, len(self._admission)))
+
+    def _check_deadlines(self, job: Job, now: float) -> None:
+        """Set the job's latest start, and refuse it when that has passed, or will have before its turn can come.
+
+        With a free slot and nobody waiting it may try, whatever is expected of it: it takes no time from others, and an
+        engine that was slow once shows that it no longer is.
+        """
+        contended = self._queue or self._admission.free_slots() <= 0
+        run_s = self._run_s(job) if contended and job.end_deadline is not None else 0.0
+        due = [deadline for deadline in (job.start_deadline, job.end_deadline) if deadline is not None]
+        if not due:
+            return
+        if job.end_deadline is not None:
+            job.start_deadline = min(*due, job.end_deadline - run_s)
+        assert job.start_deadline is not None
+        slots = len(self._admission) + max(0, self._admission.free_slots())
+        wait_s = self._forecast.wait_s(self._queue.ahead(job), max(1, slots))
+        if now < job.start_deadline and now + wait_s <= job.start_deadline:
+            return
+        self.counts.rejected += 1
+        late = now - min(due)
+        if late >= 0:
+            raise DeadlineExceeded(f"the deadline passed {late:.3f} s before the request was queued")
+        expected = f"{wait_s:.2f} s of waiting and {run_s:.2f} s of answering"
+        raise DeadlineExceeded(f"the deadline is in {-late:.2f} s, and at least {expected} are expected")
+
+    def _run_s(self, job: Job) -> float:
+        """How long the job is expected to run: predictions are corrected by their bias, useless ones are not used."""
+        tokens = job.predicted_tokens
+        if self.guardrail.fallen:
+            tokens = job.clamp(self._prior.mean())
+        elif job.prediction.source == "proxy":
+            tokens = job.clamp(tokens / (self.guardrail.bias or 1.0))
+        return tokens * self._forecast.pace_s()
 
     def _learn(self, running: Running, length: float, now: float) -> None:
-        service = now - running.started
-        known = self._mean_service_s
-        self._mean_service_s = service if known is None else known + _SERVICE_GAIN * (service - known)
+        self._forecast.learn_service(now - running.started)
         self._prior.observe(length)
         job = running.job
         changed = job.prediction.source == "proxy" and self.guardrail.observe(job.predicted_tokens, length)
@@ -291,9 +297,3 @@ class Scheduler:
         if self.guardrail.fallen and wanted.uses_predictions:
             return make_policy("fcfs", self.settings)
         return wanted
-
-
-def _check_keys(changes: dict[str, Any], allowed: frozenset[str]) -> None:
-    for key, value in changes.items():
-        if key not in allowed:
-            raise InvalidSetting(key, value, "one of " + ", ".join(sorted(allowed)))

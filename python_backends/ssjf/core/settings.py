@@ -105,6 +105,13 @@ _RANGES: dict[str, tuple[float, float]] = {
 _WHOLE = frozenset(entry.name for entry in fields(CoreSettings) if str(entry.type).startswith("int"))
 
 
+def check_keys(changes: Mapping[str, object], allowed: frozenset[str]) -> None:
+    """Raises InvalidSetting for a key that is not one of `allowed`."""
+    for key, value in changes.items():
+        if key not in allowed:
+            raise InvalidSetting(key, value, "one of " + ", ".join(sorted(allowed)))
+
+
 def _check_choices(settings: CoreSettings) -> None:
     if settings.batching not in get_args(Batching):
         raise InvalidSetting("batching", settings.batching, "one of " + ", ".join(get_args(Batching)))

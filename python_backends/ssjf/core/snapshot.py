@@ -20,6 +20,18 @@ class Limits:
     max_queue_bytes: int
 
 
+@dataclass(slots=True)
+class Counts:
+    """What has happened since the start."""
+
+    dispatched: int = 0
+    finished: int = 0
+    cancelled: int = 0
+    expired: int = 0
+    rejected: int = 0
+    requeued: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """State of a Scheduler. Times in seconds, lengths in tokens, counters since the start.

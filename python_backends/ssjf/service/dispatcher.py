@@ -86,7 +86,7 @@ class Dispatcher:
         plan = self._core.schedule(now, self._pool.capacity(self._core.settings))
         for job in plan.expired:
             self._ends.fail(
-                self._rows[job.job_id].call, DeadlineExceeded("its deadline passed before an engine slot was free")
+                self._rows[job.job_id].call, DeadlineExceeded("no engine slot was free in time for its deadline")
             )
         for job in plan.dispatch:
             self._start(self._rows[job.job_id], now)

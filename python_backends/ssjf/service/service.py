@@ -153,6 +153,7 @@ class Service:
             priority_class=generation.priority_class,
             tenant=generation.tenant,
             start_deadline=generation.deadline,
+            end_deadline=generation.deadline if self._settings.cancel_past_deadline else None,
             expected_tokens=generation.expected_tokens,
             size_bytes=ready.prompt_ids.nbytes + len(generation.text),
         )

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ssjf.core.admission import Capacity
+from ssjf.core.errors import DeadlineExceeded
 from ssjf.core.job import Job
 from ssjf.core.policies.registry import POLICY_NAMES
 from ssjf.core.scheduler import Scheduler
@@ -58,6 +59,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         tenant=st.sampled_from("ab"),
         delay=st.sampled_from([0.0, 0.0, 0.5]),
         patience=st.none() | st.floats(0.1, 10),
+        end_too=st.booleans(),
     )
     def submit(
         self,
@@ -68,7 +70,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         tenant: str,
         delay: float,
         patience: float | None,
+        end_too: bool,
     ) -> None:
+        deadline = None if patience is None else self.now + patience
         job = make_job(
             predicted,
             arrival=self.now - delay,
@@ -77,9 +81,19 @@ class SchedulerMachine(RuleBasedStateMachine):
             priority_class=urgency,
             tenant=tenant,
             max_tokens=256,
-            start_deadline=None if patience is None else self.now + patience,
+            start_deadline=deadline,
+            end_deadline=deadline if end_too else None,
         )
-        self.scheduler.submit(job, self.now)
+        known = self.scheduler.snapshot(self.now)
+        try:
+            self.scheduler.submit(job, self.now)
+        except DeadlineExceeded:
+            assert self.scheduler.snapshot(self.now).rejected == known.rejected + 1
+            # Nobody is refused for what is expected of it while it would delay no one.
+            assert deadline is not None
+            assert known.queue_length or known.in_flight
+            return
+        assert deadline is None or (job.start_deadline is not None and self.now < job.start_deadline <= deadline)
         self.waiting[job.job_id] = job
 
     @rule(seconds=st.floats(0, 4))

@@ -131,7 +131,7 @@ def test_with_all_endpoints_out_requests_wait_until_one_is_back() -> None:
         late = bench.send("late")
         hurried = bench.send("hurried", parameters={"deadline_ms": 30})
         await bench.ended(hurried)
-        assert one_end(hurried) == "DeadlineExceeded: its deadline passed before an engine slot was free"
+        assert one_end(hurried) == "DeadlineExceeded: no engine slot was free in time for its deadline"
         assert not early.ends
         assert not late.ends
         await engines[0].start()

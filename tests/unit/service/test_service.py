@@ -172,7 +172,7 @@ def test_a_deadline_ends_a_request_that_waits_and_one_that_runs() -> None:
         await bench.until(lambda: bench.engine.started == ["running"])
         waiting = bench.send("waiting", parameters={"deadline_ms": 20})
         await bench.ended(running, waiting)
-        assert one_end(waiting) == "DeadlineExceeded: its deadline passed before an engine slot was free"
+        assert one_end(waiting) == "DeadlineExceeded: no engine slot was free in time for its deadline"
         assert one_end(running) == "DeadlineExceeded: its deadline passed while it ran"
 
     run(scenario, CoreSettings(max_inflight=1))
