@@ -48,7 +48,7 @@ def make_outcome(runs: list[tuple[str, int, Run]], tokens: list[int]) -> Outcome
         arms, len(tokens), repeats, 0, 64, True, ArrivalProcess("poisson", 1.0), 0.9, 1, None, Objective(1.0, 0.2)
     )
     plan = Plan(np.arange(len(tokens)), runs[0][2].arrival_s)
-    first = FirstPass(tokens, Capacity(10.0, 1.0, float(np.mean(tokens)), 1.0), runs[0][2])
+    first = FirstPass(list(range(len(tokens))), tokens, Capacity(10.0, 1.0, float(np.mean(tokens)), 1.0))
     prompts = [Prompt(f"p{at}", f"prompt {at}") for at in range(len(tokens))]
     target = Target("localhost:1", "token", 1, 60.0, own=True)
     made = [ArmRun(arm, repeat, run, arm, 0.5, 20.0) for arm, repeat, run in runs]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+import grpc.aio
 import numpy as np
 from numpy.typing import NDArray
 
@@ -70,7 +71,10 @@ class Asker:
         questions = []
         for prompt in prompts:
             inputs = {"text_input": np.array([[prompt.text.encode()]], dtype=np.object_)}
-            ids = (await self._client.infer("preprocessing", inputs))["input_ids"]
+            try:
+                ids = (await self._client.infer("preprocessing", inputs))["input_ids"]
+            except grpc.aio.AioRpcError:  # too long, say: the scheduler will refuse it, too
+                ids = np.zeros((1, 0), np.int32)
             limit = max_tokens if prompt.max_tokens is None else min(max_tokens, prompt.max_tokens)
             questions.append(Question(prompt.text, limit, ids))
         await self.ask("scheduler", Question(_WARM_UP, 8, np.zeros((1, 1), np.int32)), None)
@@ -111,7 +115,7 @@ async def run_plan(
         try:
             timeline = await asker.ask(arm, questions[which], None if truth is None else truth[which])
             notes.answer(place, timeline, due)
-        except RuntimeError as error:
+        except (RuntimeError, grpc.aio.AioRpcError) as error:
             notes.failure(place, time.perf_counter() if due is None else due, str(error))
         notes.columns["prompt_tokens"][place] = questions[which].input_ids.shape[1]
         progress()

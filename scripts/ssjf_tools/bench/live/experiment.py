@@ -67,7 +67,7 @@ class ArmRun:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Everything that was measured. `plans`: one a repeat; `prompts` those that were used."""
+    """All that was measured. `plans`: one a repeat; `prompts`: those that were asked; `refused`: how many more."""
 
     settings: Settings
     target: Target
@@ -76,6 +76,7 @@ class Outcome:
     rate: float | None
     plans: list[Plan]
     runs: list[ArmRun]
+    refused: int = 0
 
     def of_arm(self, arm: str) -> list[ArmRun]:
         """The arm's runs in order of the repeats."""
@@ -117,18 +118,20 @@ async def measure(
 
     Raises RuntimeError when requests fail that must not, InputError and ValueError for a wrong trace or process.
     """
-    prompts = chosen_prompts(prompts, settings)
+    chosen = chosen_prompts(prompts, settings)
     asker = Asker(target.url, settings.greedy)
-    count = _Counter(progress, len(prompts) + settings.requests * settings.repeats * len(settings.arms))
+    count = _Counter(progress, len(chosen) + settings.requests * settings.repeats * len(settings.arms))
     async with AsyncClient(target.url) as control:
         await control.set_policy("fcfs", target.token)
         count.what = "first pass"
-        questions = await asker.prepare(prompts, settings.max_tokens)
+        questions = await asker.prepare(chosen, settings.max_tokens)
         first = await first_pass(asker, questions, target.max_inflight, settings.seed, count.step)
+        kept = [chosen[place] for place in first.answered]
+        questions = [questions[place] for place in first.answered]
         process, rate = _paced(settings, first.capacity.requests_per_s)
         plans, runs = [], []
         for repeat in range(settings.repeats):
-            plans.append(make_plan(len(prompts), settings.requests, process, settings.trace, settings.seed + repeat))
+            plans.append(make_plan(len(kept), settings.requests, process, settings.trace, settings.seed + repeat))
             for arm in _rotated(settings.arms, repeat):
                 count.what = f"repeat {repeat + 1}, {arm}"
                 if arm != DIRECT:
@@ -140,7 +143,7 @@ async def measure(
                 known = (None, None, None) if arm == DIRECT else (after.effective_policy, after.tau, learned)
                 runs.append(ArmRun(arm, repeat, run, *known))
     await asker.close()
-    return Outcome(settings, target, prompts, first, rate, plans, runs)
+    return Outcome(settings, target, kept, first, rate, plans, runs, len(chosen) - len(kept))
 
 
 def _paced(settings: Settings, capacity: float) -> tuple[ArrivalProcess | None, float | None]:

@@ -23,11 +23,11 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True)
 class FirstPass:
-    """`truth`: output tokens of each question's answer, [questions]."""
+    """`answered`: places of the questions that the server answered; `truth`: tokens of each of these answers."""
 
+    answered: list[int]
     truth: list[int]
     capacity: Capacity
-    run: Run
 
 
 async def first_pass(
@@ -35,17 +35,14 @@ async def first_pass(
 ) -> FirstPass:
     """A closed loop with twice as many clients as slots, so that no slot waits for a client.
 
-    It warms the server up as well: the scheduler learns from these answers what a usual length is. Raises RuntimeError
-    when a question is not answered.
+    It warms the server up as well: the scheduler learns from these answers what a usual length is. Questions that the
+    server refuses (too long for its context, say) are left out from here on. Raises RuntimeError when all are.
     """
     order = np.random.default_rng(seed).permutation(len(questions))
     run = await run_plan(asker, "scheduler", questions, Plan(order, None), None, 2 * slots, progress)
-    if not run.ok.all():
-        failed = order[~run.ok][0]
-        raise RuntimeError(f"the first pass needs an answer to every prompt; none came to: {questions[failed].text!r}")
-    truth = np.zeros(len(questions), dtype=np.int64)
-    truth[order] = run.output_tokens
-    return FirstPass(truth.tolist(), measured_capacity(run), run)
+    tokens = dict(zip(order[run.ok].tolist(), run.output_tokens[run.ok].tolist(), strict=True))
+    answered = sorted(tokens)
+    return FirstPass(answered, [int(tokens[place]) for place in answered], measured_capacity(run))
 
 
 def measured_capacity(run: Run) -> Capacity:
@@ -54,9 +51,10 @@ def measured_capacity(run: Run) -> Capacity:
     Afterwards slots run empty, which is no part of the capacity. Between an answer's first token and its last, tokens
     are taken to come evenly.
     """
-    full = float((run.arrival_s + run.queue_s).max())  # the last request leaves the queue
-    span = np.maximum(run.end_s - run.first_s, 1e-9)
-    share = np.clip((full - run.first_s) / span, 0.0, 1.0)
-    tokens, mean = float((run.output_tokens * share).sum()), float(run.output_tokens.mean())
-    rate = tokens / full if full > 0 else float(run.output_tokens.sum() / run.end_s.max())
-    return Capacity(rate, rate / mean, mean, float(run.output_tokens.std() / mean))
+    ok = run.ok
+    first, end, lengths = run.first_s[ok], run.end_s[ok], run.output_tokens[ok]
+    full = float((run.arrival_s + run.queue_s)[ok].max())  # the last request leaves the queue
+    share = np.clip((full - first) / np.maximum(end - first, 1e-9), 0.0, 1.0)
+    mean = float(lengths.mean())
+    rate = float((lengths * share).sum()) / full if full > 0 else float(lengths.sum() / end.max())
+    return Capacity(rate, rate / mean, mean, float(lengths.std() / mean))

@@ -40,6 +40,7 @@ def as_record(outcome: Outcome) -> dict[str, Any]:
             "max_wait_s": target.max_wait_s,
         },
         "capacity": {entry.name: getattr(capacity, entry.name) for entry in fields(capacity)},
+        "refused_prompts": outcome.refused,
         "rows": outcome.rows(),
         "prompts": [
             {"id": prompt.id, "output_tokens": tokens}

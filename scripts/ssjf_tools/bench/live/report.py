@@ -90,7 +90,8 @@ def headline(record: Mapping[str, Any]) -> str:
     asked = f"{settings['requests']} requests × {settings['repeats']} repeats, {arrivals}"
     speed = f"{capacity['requests_per_s']:.3g} requests/s, {capacity['tokens_per_s']:.0f} tokens/s"
     answers = f"{capacity['mean_tokens']:.0f} tokens on average (CV {capacity['cv_tokens']:.2f})"
-    return f"{asked}, {settings['max_inflight']} slots. Capacity {speed}; answers of {answers}."
+    refused = f" {record['refused_prompts']} prompts were refused and left out." if record["refused_prompts"] else ""
+    return f"{asked}, {settings['max_inflight']} slots. Capacity {speed}; answers of {answers}.{refused}"
 
 
 def _spread(row: Row, name: str) -> str:
