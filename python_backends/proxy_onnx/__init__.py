@@ -1,6 +1,8 @@
 """Output-length predictor of the CPU profile: MiniLM and a distribution head in ONNX Runtime.
 
-Modules (only `model.py` knows Triton, only `runtime.py` imports ONNX Runtime):
+`proxy_tensorrt` shares everything here but the runtime and its settings.
+
+Modules (only `model.py` and `triton_io.py` know Triton, only `runtime.py` imports ONNX Runtime):
     errors    what can go wrong
     metadata  proxy.json: bins, limits; distribution -> mean, tail mean, quantiles
     encode    text -> padded token ids and mask
@@ -8,4 +10,7 @@ Modules (only `model.py` knows Triton, only `runtime.py` imports ONNX Runtime):
     batching  requests of one execute() call -> padded batches by length bucket
     runtime   ONNX Runtime session
     predict   requests in, distributions or per-request errors out
+    live      the proxy in use, replaced while serving when its folder holds another one
+    contract  what a new proxy must have in common with the one that it replaces
+    triton_io requests of Triton to a live proxy, answers back
 """

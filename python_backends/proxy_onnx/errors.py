@@ -5,6 +5,8 @@ ProxyError
 ├── EncodeError        a text cannot be turned into tokens
 ├── RequestError       one request's tensors break the contract
 ├── DistributionError  a length distribution is not one (NaN, negative, wrong size, wrong sum)
+├── PlanError          a TensorRT plan was built for something else, or this machine cannot run it
+├── SwapError          a new proxy cannot take over from the one that is serving
 └── SettingsError      the model's parameters are unknown or out of range
 """
 
@@ -29,6 +31,14 @@ class RequestError(ProxyError):
 
 class DistributionError(ProxyError):
     """A length distribution is not one."""
+
+
+class PlanError(ProxyError):
+    """A TensorRT plan was built for something else, or this machine cannot run it; the text says what to run."""
+
+
+class SwapError(ProxyError):
+    """A new proxy cannot take over from the one that is serving."""
 
 
 class SettingsError(ProxyError):

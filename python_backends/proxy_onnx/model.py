@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -10,13 +11,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import triton_python_backend_utils as pb_utils
-
-from proxy_onnx.errors import ProxyError, RequestError
+from proxy_onnx.live import LiveProxy, LoadedProxy
 from proxy_onnx.metadata import ProxyMetadata
-from proxy_onnx.predict import Answer, Predictor
-from proxy_onnx.runtime import INPUTS, OUTPUT, OnnxRuntime
+from proxy_onnx.predict import Predictor
+from proxy_onnx.runtime import MODEL_FILE, OnnxRuntime
 from proxy_onnx.settings import ProxySettings
+from proxy_onnx.triton_io import answer_requests
 from ssjf.parameters import Parameters
 
 
@@ -24,33 +24,25 @@ class TritonPythonModel:
     """One instance; the requests that Triton hands over together are answered by one run per length bucket."""
 
     def initialize(self, args: dict[str, str]) -> None:
+        logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(name)s %(levelname)s %(message)s")
         parameters = Parameters.of_model(args, os.environ)
         parameters.check_known(ProxySettings)
         settings = parameters.build(ProxySettings)
-        metadata = ProxyMetadata.load(settings.proxy_dir)
-        runtime = OnnxRuntime(settings.proxy_dir, settings.proxy_threads)
-        self._predictor = Predictor(runtime, metadata, settings.proxy_max_batch_rows)
+        self._live = LiveProxy(settings.proxy_dir, [MODEL_FILE], lambda: _load(settings))
+        self._live.start(settings.proxy_watch_s)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        tensors = [tuple(_tensor(request, name) for name in INPUTS) for request in requests]
-        try:
-            answers = self._predictor.predict(tensors)
-        except ProxyError as error:  # model and metadata do not fit: nobody's fault in particular
-            return [_refuse(str(error), pb_utils.TritonError.INTERNAL) for _ in requests]
-        return [_respond(answer) for answer in answers]
+        return answer_requests(requests, self._live)
+
+    def finalize(self) -> None:
+        self._live.close()
 
 
-def _tensor(request: Any, name: str) -> Any:
-    return pb_utils.get_input_tensor_by_name(request, name).as_numpy()
+def _load(settings: ProxySettings) -> LoadedProxy:
+    metadata = ProxyMetadata.load(settings.proxy_dir)
+    runtime = OnnxRuntime(settings.proxy_dir, settings.proxy_threads)
+    return LoadedProxy(metadata, Predictor(runtime, metadata, settings.proxy_max_batch_rows), _nothing)
 
 
-def _respond(answer: Answer) -> Any:
-    if isinstance(answer, RequestError):
-        return _refuse(str(answer), pb_utils.TritonError.INVALID_ARG)
-    if isinstance(answer, ProxyError):
-        return _refuse(str(answer), pb_utils.TritonError.INTERNAL)
-    return pb_utils.InferenceResponse([pb_utils.Tensor(OUTPUT, answer)])
-
-
-def _refuse(text: str, code: Any) -> Any:
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(text, code))
+def _nothing() -> None:
+    """ONNX Runtime frees a session with its last reference."""

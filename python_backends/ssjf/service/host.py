@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable
 
+from proxy_onnx.contract import LiveMetadata
 from proxy_onnx.encode import ProxyEncoder
 from ssjf.core.scheduler import Scheduler
 from ssjf.core.settings import CoreSettings
@@ -31,6 +32,7 @@ log = logging.getLogger("ssjf.host")
 
 _STOP_TIMEOUT_S = 5.0
 _FOREIGN_PERIOD_S = 5.0
+_METADATA_PERIOD_S = 2.0
 
 
 class ServiceHost:
@@ -99,7 +101,7 @@ class ServiceHost:
             settings.self_url,
             settings.predictor_model,
             self._encoder,
-            self._encoder.metadata,
+            LiveMetadata(settings.proxy_dir, self._encoder.metadata, _METADATA_PERIOD_S),
             settings.predictor_timeout_s,
         )
         text, loop = self._text_settings, asyncio.get_running_loop()

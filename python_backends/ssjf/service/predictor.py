@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
+from proxy_onnx.contract import LiveMetadata
 from proxy_onnx.encode import ProxyEncoder
-from proxy_onnx.metadata import ProxyMetadata
 from ssjf.core.job import LengthPrediction
 from ssjf.service.engine.wire import build_request, read_outputs
 
@@ -33,10 +33,11 @@ class Predictor:
 
     gRPC instead of a BLS call because a BLS call cannot be given up: behind a dead or slow predictor it would hold one
     of the stub's pool threads for ever. After a row of failures the proxy is left alone for two seconds at a time, so
-    that requests don't each wait for the same dead process.
+    that requests don't each wait for the same dead process. Distributions are read by the proxy.json that its folder
+    holds now: a proxy that was swapped brings its own bin means.
     """
 
-    def __init__(self, url: str, model: str, encoder: ProxyEncoder, metadata: ProxyMetadata, timeout_s: float):
+    def __init__(self, url: str, model: str, encoder: ProxyEncoder, metadata: LiveMetadata, timeout_s: float):
         self._model = model
         self._encoder = encoder
         self._metadata = metadata
@@ -56,7 +57,7 @@ class Predictor:
         The mean is that of min(length, `max_tokens`): it orders better than the mean cut at the limit.
         """
         try:
-            summary = self._metadata.summarize(distribution, limit=max_tokens)
+            summary = self._metadata.current().summarize(distribution, limit=max_tokens)
         except ValueError as error:
             raise PredictionFailed(str(error)) from None
         return LengthPrediction(mean=summary.mean, tail_mean=summary.tail_mean, source="proxy")
