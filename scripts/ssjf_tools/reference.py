@@ -11,6 +11,7 @@ from typing import Any
 
 from openvino_llm.settings import EngineSettings, SamplingDefaults
 from proxy_onnx.settings import ProxySettings
+from proxy_tensorrt.settings import PlanSettings
 from ssjf.core.settings import LIVE_LIMITS, POLICY_SETTINGS, CoreSettings
 from ssjf.service.metrics import METRICS
 from ssjf.service.settings import ServiceSettings
@@ -21,6 +22,7 @@ from tokenizer.text import TextSettings
 SECTIONS: tuple[tuple[str, tuple[type[Any], ...]], ...] = (
     ("scheduler", (CoreSettings, ServiceSettings, TextSettings)),
     ("preprocessing", (FolderSettings, TextSettings)),
+    ("length_predictor (production)", (PlanSettings,)),
     ("length_predictor (CPU profile)", (ProxySettings,)),
     ("tensorrt_llm (CPU profile)", (EngineSettings, SamplingDefaults)),
 )
