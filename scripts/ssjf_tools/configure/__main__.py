@@ -72,11 +72,12 @@ def _with_proxy(options: ConfigureOptions) -> ConfigureOptions:
 
 def report(engine: EngineFacts, tokenizer: TokenizerFacts, site: Site) -> Iterator[str]:
     """What was found, what was decided and why, what to know: as lines."""
-    batch = f", {engine.max_batch_size} requests" if engine.max_batch_size else ""
+    batch = f"{engine.max_batch_size} requests of " if engine.max_batch_size else ""
+    gpus = f"{engine.world_size} GPU{'s' if engine.world_size > 1 else ''}"
     yield f"engine     {engine.config.parent}"
-    yield f"           {engine.architecture}, built by {engine.version}; {engine.max_seq_len} tokens{batch}, "
-    yield f"           vocabulary {engine.vocab_size}, {engine.world_size} GPU{'s' if engine.world_size > 1 else ''}"
-    yield f"tokenizer  {tokenizer.size} ids; a prompt as the model sees it: {tokenizer.example!r}"
+    yield f"           {engine.architecture}, {engine.version}, {gpus}; {batch}{engine.max_seq_len} tokens"
+    yield f"tokenizer  {tokenizer.size} ids of the engine's {engine.vocab_size}"
+    yield f"           a prompt as the model sees it: {tokenizer.example!r}"
     model = ""
     for each in site.decisions:
         if each.model != model:

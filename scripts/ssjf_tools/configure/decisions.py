@@ -53,15 +53,15 @@ def decide(options: ConfigureOptions, engine: EngineFacts, tokenizer: TokenizerF
     context = _context(options, engine)
     slots, slots_why = _slots(options, engine)
     shared = _shared(options, context)
-    decisions = [Decision("preprocessing", key, value, why) for key, value, why in shared]
-    decisions += [Decision("scheduler", key, value, why) for key, value, why in shared]
+    decisions = [Decision("scheduler", *each) for each in shared]
     decisions += [Decision("scheduler", *each) for each in _scheduler(options, tokenizer, context, slots, slots_why)]
+    decisions += [Decision("preprocessing", key, value, "as in scheduler") for key, value, _why in shared]
     llmapi = options.flavour == "llmapi"
     if not llmapi:
         decisions += [Decision("tensorrt_llm", *each) for each in _inflight(options, engine)]
     if options.proxy_dir is not None:
         proxy = options.served(options.proxy_dir)
-        decisions.append(Decision("length_predictor", "proxy_dir", proxy, "as for the other models"))
+        decisions.append(Decision("length_predictor", "proxy_dir", proxy, "as in scheduler"))
     return Site(
         tuple(decisions),
         None if llmapi else engine.max_batch_size,

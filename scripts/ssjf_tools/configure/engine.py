@@ -52,7 +52,7 @@ def read_engine(folder: Path) -> EngineFacts:
             )
     return EngineFacts(
         config=facts.path,
-        version=str(facts.find("version") or "unknown"),
+        version=f"TensorRT-LLM {facts.find('version') or 'unknown'}",
         architecture=str(facts.find("pretrained_config.architecture") or "unknown"),
         vocab_size=facts.whole_number("pretrained_config.vocab_size"),
         max_seq_len=facts.whole_number("build_config.max_seq_len", 2, _TOO_OLD),

@@ -1,0 +1,1 @@
+"""Starting a filled production repository on as many GPUs as its engine was built for: behind `scripts/launch`."""
