@@ -10,7 +10,7 @@ import numpy as np
 
 from ssjf.core.policies.registry import POLICY_NAMES
 from ssjf_client import AsyncClient
-from ssjf_tools.bench.live.asking import DIRECT, Asker, Run, run_plan
+from ssjf_tools.bench.live.asking import DIRECT, Asker, Question, Run, run_plan
 from ssjf_tools.bench.live.figures import (
     BASELINE,
     Figures,
@@ -123,27 +123,44 @@ async def measure(
     count = _Counter(progress, len(chosen) + settings.requests * settings.repeats * len(settings.arms))
     async with AsyncClient(target.url) as control:
         await control.set_policy("fcfs", target.token)
-        count.what = "first pass"
         questions = await asker.prepare(chosen, settings.max_tokens)
         first = await first_pass(asker, questions, target.max_inflight, settings.seed, count.step)
         kept = [chosen[place] for place in first.answered]
-        questions = [questions[place] for place in first.answered]
         process, rate = _paced(settings, first.capacity.requests_per_s)
-        plans, runs = [], []
-        for repeat in range(settings.repeats):
-            plans.append(make_plan(len(kept), settings.requests, process, settings.trace, settings.seed + repeat))
-            for arm in _rotated(settings.arms, repeat):
-                count.what = f"repeat {repeat + 1}, {arm}"
-                if arm != DIRECT:
-                    await control.set_policy(arm, target.token)
-                before = await control.status(target.token)
-                run = await run_plan(asker, arm, questions, plans[-1], first.truth, settings.concurrency, count.step)
-                after = await control.status(target.token)
-                learned = before.extra.get("prior_mean_tokens")
-                known = (None, None, None) if arm == DIRECT else (after.effective_policy, after.tau, learned)
-                runs.append(ArmRun(arm, repeat, run, *known))
+        seeds = range(settings.seed, settings.seed + settings.repeats)
+        plans = [make_plan(len(kept), settings.requests, process, settings.trace, seed) for seed in seeds]
+        course = _Course(target, settings, asker, control, [questions[place] for place in first.answered], first.truth)
+        runs = [
+            await course.run(arm, repeat, plan, count)
+            for repeat, plan in enumerate(plans)
+            for arm in _rotated(settings.arms, repeat)
+        ]
     await asker.close()
     return Outcome(settings, target, kept, first, rate, plans, runs, len(chosen) - len(kept))
+
+
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """Runs an arm: switches to it, asks, and notes what the scheduler says."""
+
+    target: Target
+    settings: Settings
+    asker: Asker
+    control: AsyncClient
+    questions: list[Question]
+    truth: list[int]
+
+    async def run(self, arm: str, repeat: int, plan: Plan, count: _Counter) -> ArmRun:
+        count.what = f"repeat {repeat + 1}, {arm}"
+        if arm != DIRECT:
+            await self.control.set_policy(arm, self.target.token)
+        before = await self.control.status(self.target.token)
+        run = await run_plan(self.asker, arm, self.questions, plan, self.truth, self.settings.concurrency, count.step)
+        if arm == DIRECT:
+            return ArmRun(arm, repeat, run, None, None, None)
+        after = await self.control.status(self.target.token)
+        learned = before.extra.get("prior_mean_tokens")
+        return ArmRun(arm, repeat, run, after.effective_policy, after.tau, learned)
 
 
 def _paced(settings: Settings, capacity: float) -> tuple[ArrivalProcess | None, float | None]:
@@ -165,7 +182,7 @@ class _Counter:
     """Requests done so far."""
 
     def __init__(self, progress: Callable[[str, int, int], None], total: int):
-        self.what = ""
+        self.what = "first pass"
         self._progress, self._done, self._total = progress, 0, total
 
     def step(self) -> None:
