@@ -30,6 +30,7 @@ _DIRECT: Mapping[str, Mapping[str, NDArray[Any]]] = {
     "length_predictor": {"input_ids": _TOKENS, "attention_mask": np.ones_like(_TOKENS)},
     ENGINE: {"input_ids": _TOKENS, "input_lengths": _ONE * _TOKENS.size, "request_output_len": _ONE},
 }
+MODELS = frozenset((*DOORS, *_DIRECT))
 
 
 def silent_models(triton: Any, timeout_s: float) -> frozenset[str]:

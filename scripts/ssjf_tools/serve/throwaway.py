@@ -57,7 +57,7 @@ def throwaway_server(
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ssjf-server-")))
-        grpc, http, metrics = _free_ports(3)
+        grpc, http, metrics = free_ports(3)
         options = ServeOptions(
             grpc_port=grpc,
             http_port=http,
@@ -82,7 +82,7 @@ def throwaway_server(
         yield Throwaway(server, options.grpc_url, http_url, f"http://127.0.0.1:{metrics}/metrics", token, log)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that were free a moment ago; all sockets are open at once, so that they differ."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
