@@ -27,6 +27,9 @@ from openvino_llm.supervisor import Down, Up
 
 log = logging.getLogger(__name__)
 
+# In Triton's own words for a model that serves nobody, so that a scheduler takes this engine out until it is back.
+_NOT_SERVING = "the inference process is not at ready state and is being started again"
+
 
 class Client(Protocol):
     """Whoever waits for an answer: a Triton response sender. Called from the desk's thread only."""
@@ -135,13 +138,13 @@ class Desk:
             self._connection = event.connection
         elif isinstance(event, Down):
             self._connection = None
-            self._fail_all(EngineUnavailable(f"the inference process died ({event.reason}); it is being restarted"))
+            self._fail_all(EngineUnavailable(f"{_NOT_SERVING}: it was lost ({event.reason})"))
         else:
             self._closing = True
 
     def _open(self, event: Submit) -> None:
         if self._connection is None:
-            _fail(event.client, EngineUnavailable("the inference process is being restarted; try again"))
+            _fail(event.client, EngineUnavailable(_NOT_SERVING))
             return
         try:
             starts = self._ledger.open(event.client, event.request)

@@ -69,6 +69,11 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class Alive:
+    """The inference process turns its loop, busy or not; at least every worker.WATCH_PERIOD_S and one step."""
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """New tokens of one generation. `finished` marks its last delta; `error` its failure."""
 

@@ -23,7 +23,8 @@ class EngineSettings:
     twice as fast and does not. `max_num_seqs` is the number of batch slots, `num_kv_blocks` the KV pool in blocks of
     32 tokens (23 KiB a token for SmolLM2-135M), `max_batched_tokens` the tokens of one step: larger prefills faster,
     smaller keeps the pauses of running streams and of cancellation short. `inference_threads` 0 leaves the number to
-    OpenVINO.
+    OpenVINO. An inference process that says nothing for `hang_timeout_s` is killed and started again; it says something
+    every second and after every step.
     """
 
     model_dir: Path = Path(".assets/smollm2")
@@ -34,6 +35,7 @@ class EngineSettings:
     inference_threads: int = 0
     cancel_poll_ms: int = 50
     start_timeout_s: float = 120.0
+    hang_timeout_s: float = 6.0
     python_executable: str = ""
 
     def __post_init__(self) -> None:
@@ -45,6 +47,7 @@ class EngineSettings:
         _check("inference_threads", self.inference_threads, 0, 1024)
         _check("cancel_poll_ms", self.cancel_poll_ms, 5, 10_000)
         _check("start_timeout_s", self.start_timeout_s, 1, 3600)
+        _check("hang_timeout_s", self.hang_timeout_s, 1, 3600)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The inference process as seen from the Triton stub: started, listened to, replaced when it dies."""
+"""The inference process as seen from the Triton stub: started, listened to, replaced when it dies or hangs."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from openvino_llm.messages import Configure, Fatal, Progress, Ready
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 30.0
+# A second chance before a silent process is killed: where this one was stopped, too, it may have been so for as long.
+_SECOND_CHANCE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,10 @@ class Supervisor:
         try:
             ours.send(self._configure)
             while True:
+                limit = self._patience_s(was_ready)
+                if not (ours.poll(limit) or ours.poll(_SECOND_CHANCE_S)):
+                    reason = f"it has said nothing for {limit:g} s"
+                    break
                 message = ours.recv()
                 if isinstance(message, Progress):
                     self._report(message)
@@ -110,11 +116,16 @@ class Supervisor:
                 elif isinstance(message, Fatal):
                     reason = message.reason
         except (EOFError, OSError):
-            process.kill()
-            status = process.wait()
+            pass
+        process.kill()
+        status = process.wait()
         with self._lock:
             self._process = None
         return was_ready, reason or f"it ended with status {status}"
+
+    def _patience_s(self, was_ready: bool) -> float:
+        settings = self._configure.settings
+        return settings.hang_timeout_s if was_ready else settings.start_timeout_s
 
     def _spawn(self, theirs: Connection) -> subprocess.Popen[bytes]:
         descriptor = theirs.fileno()

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from openvino_llm.batch import Batch
-from openvino_llm.messages import Cancel, Configure, Fatal, Progress, Ready, Start
+from openvino_llm.messages import Alive, Cancel, Configure, Fatal, Progress, Ready, Start
 from openvino_llm.pipeline import OpenVinoPipeline
 
 _PR_SET_PDEATHSIG = 1
@@ -44,6 +44,7 @@ def serve(connection: Connection, stub: int) -> None:
             if parent_of(stub) != server:
                 os.kill(stub, signal.SIGKILL)
                 return
+            connection.send(Alive())
         if batch.busy:
             deltas = batch.step()
             if deltas:

@@ -148,20 +148,34 @@ def test_a_killed_stub_is_replaced_within_the_promised_time(serve: Serve, model:
     assert serve.ask().strip()
 
 
-@pytest.mark.parametrize("model", ["scheduler", "tensorrt_llm"])
-def test_a_model_that_hangs_is_noticed_and_replaced(serve: Serve, model: str) -> None:
+def test_a_model_that_hangs_is_noticed_and_replaced(serve: Serve) -> None:
     serve.until_settled()
     before = serve.said().count("ready again")
-    stub = serve.stubs()[model]
-    # Of the engine, what hangs is the process that computes; its stub goes on answering Triton.
-    hanging = processes.family(stub) - {stub} if model == "tensorrt_llm" else {stub}
-    assert hanging
-    processes.end_all(hanging, signal.SIGSTOP)
+    processes.end_all({serve.stubs()["scheduler"]}, signal.SIGSTOP)
     bound = max(BACK_S, NOTICED_S + 1.5 * serve.start_s)
-    seconds = serve.until(lambda: serve.said().count("ready again") > before, bound, f"new {model}")
-    print(f"{model} hanging: ready again after {seconds:.1f} s")
+    seconds = serve.until(lambda: serve.said().count("ready again") > before, bound, "new scheduler")
+    print(f"scheduler hanging: ready again after {seconds:.1f} s")
     assert "no answer from" in serve.said()
     assert serve.ask().strip()
+
+
+def test_an_engine_process_that_hangs_is_replaced_without_a_restart(serve: Serve) -> None:
+    serve.until_settled()
+    said, stub = serve.said(), serve.stubs()["tensorrt_llm"]
+    hanging = processes.family(stub) - {stub}
+    assert hanging
+    processes.end_all(hanging, signal.SIGSTOP)
+    seconds = serve.until(lambda: bool(answer_or_none(serve)), serve.back_s, "answer")
+    print(f"engine process hanging: answers again after {seconds:.1f} s")
+    assert serve.said().count("ready again") == said.count("ready again")
+    assert serve.stubs()["tensorrt_llm"] == stub
+
+
+def answer_or_none(serve: Serve) -> str | None:
+    try:
+        return serve.ask("scheduler")
+    except ClientError:
+        return None
 
 
 def test_sigterm_under_load_lets_requests_finish_and_leaves_nothing(serve: Serve) -> None:

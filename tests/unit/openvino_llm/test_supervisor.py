@@ -19,7 +19,7 @@ from tests.unit.openvino_llm.fakes import FACTS
 FAKE_WORKER = """
 import os, sys
 from multiprocessing.connection import Connection
-from openvino_llm.messages import Delta, Fatal, Progress, Ready
+from openvino_llm.messages import Alive, Delta, Fatal, Progress, Ready
 connection = Connection(int(sys.argv[1]))
 connection.recv()
 if {fatal}:
@@ -27,6 +27,8 @@ if {fatal}:
     sys.exit(1)
 connection.send(Ready(0.0))
 connection.send(Progress((Delta(os.getpid()),)))
+while not {hangs} and not connection.poll(0.2):
+    connection.send(Alive())
 try:
     connection.recv()
 except EOFError:
@@ -34,13 +36,15 @@ except EOFError:
 """
 
 
-def supervisor(folder: Path, events: queue.SimpleQueue[Up | Progress | Down], fatal: bool = False) -> Supervisor:
+def supervisor(
+    folder: Path, events: queue.SimpleQueue[Up | Progress | Down], fatal: bool = False, hangs: bool = False
+) -> Supervisor:
     worker = folder / "worker.py"
-    worker.write_text(FAKE_WORKER.format(fatal=fatal))
+    worker.write_text(FAKE_WORKER.format(fatal=fatal, hangs=hangs))
     launcher = folder / "python"  # called as: python -m openvino_llm.worker <fd> <pid>
     launcher.write_text(f'#!/bin/sh\nexec {sys.executable} {worker} "$3"\n')
     launcher.chmod(0o755)
-    settings = EngineSettings(python_executable=str(launcher), start_timeout_s=30)
+    settings = EngineSettings(python_executable=str(launcher), start_timeout_s=30, hang_timeout_s=1)
     return Supervisor(Configure(settings, FACTS), events.put)
 
 
@@ -73,6 +77,30 @@ def test_a_killed_process_is_reported_and_replaced(
     assert isinstance(down, Down)
     assert "status -9" in down.reason
     assert process_id(events) != first
+
+
+def test_a_process_that_hangs_is_killed_and_replaced(
+    tmp_path: Path, events: queue.SimpleQueue[Up | Progress | Down]
+) -> None:
+    hanging = supervisor(tmp_path, events, hangs=True)
+    hanging.start()
+    first = process_id(events)
+    down = events.get(timeout=10)
+    assert isinstance(down, Down)
+    assert "said nothing for 1 s" in down.reason
+    with pytest.raises(ProcessLookupError):
+        os.kill(first, 0)
+    assert process_id(events) != first
+    hanging.close()
+
+
+def test_a_process_with_nothing_to_do_stays(
+    running: Supervisor, events: queue.SimpleQueue[Up | Progress | Down]
+) -> None:
+    first = process_id(events)
+    with pytest.raises(queue.Empty):
+        events.get(timeout=4.0)
+    os.kill(first, 0)
 
 
 def test_closing_ends_the_process(tmp_path: Path, events: queue.SimpleQueue[Up | Progress | Down]) -> None:
