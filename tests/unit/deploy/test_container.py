@@ -79,12 +79,12 @@ def test_the_container_is_not_root_and_owns_what_it_writes() -> None:
     assert order.index("USER") > max(index for index, name in enumerate(order) if name in ("COPY", "RUN"))
 
 
-def test_the_image_serves_as_scripts_serve_allows() -> None:
+def test_the_image_serves_with_options_that_exist() -> None:
     script, *words = program("CMD")
     assert (CHECKOUT / script).is_file()
     at = words.index("--model-repository")
-    options = parse(words[:at] + words[at + 2 :])
-    assert (options.profile, options.host, options.grace_s) == ("trtllm", "0.0.0.0", 120.0)
+    options = parse(["--profile", "trtllm", *words[:at], *words[at + 2 :]])
+    assert (options.host, options.grace_s) == ("0.0.0.0", 120.0)
 
 
 def test_the_health_check_is_ours_and_ends_in_time() -> None:
@@ -130,6 +130,6 @@ def test_images_have_versions() -> None:
     assert [image for image in images if not re.search(r":(v?\d+\.\d+\.\d+|local)$", image)] == []
 
 
-@pytest.mark.parametrize("name", ["serve", "health", "drain", "ssjf"])
+@pytest.mark.parametrize("name", ["launch", "serve", "health", "drain", "ssjf"])
 def test_the_scripts_that_run_in_the_container_can_be_executed(name: str) -> None:
     assert (CHECKOUT / "scripts" / name).stat().st_mode & 0o111
