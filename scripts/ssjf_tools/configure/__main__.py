@@ -48,7 +48,7 @@ def configure(options: ConfigureOptions) -> int:
     options = _with_proxy(options)
     engine = (read_checkpoint if options.flavour == "llmapi" else read_engine)(options.engine_dir)
     tokenizer = read_tokenizer(options, engine)
-    site = decide(options, engine, tokenizer)
+    site = decide(options, engine, tokenizer, options.proxy_dir is None or options.proxy_dir.is_dir())
     print("\n".join(report(engine, tokenizer, site)))
     if options.dry_run:
         print("\nnothing was written (--dry-run)")
@@ -60,13 +60,15 @@ def configure(options: ConfigureOptions) -> int:
 
 
 def _with_proxy(options: ConfigureOptions) -> ConfigureOptions:
-    """The options with OUT/proxy as the proxy, if it is there. Raises ConfigureError for a folder that is none."""
+    """The options with the proxy's folder, OUT/proxy unless one is named. Raises ConfigureError for one that is none.
+
+    OUT/proxy may be missing: scripts/build-proxy-plan fills it later, on the machine with the GPU.
+    """
     folder = options.proxy_dir or options.out / "proxy"
-    if options.proxy_dir is None and not folder.is_dir():
-        return options
-    for name in _PROXY_FILES:
-        if not (folder / name).is_file():
-            raise ConfigureError(f"{folder / name}: no such file (the length proxy, --proxy-dir)")
+    if options.proxy_dir is not None or folder.is_dir():
+        for name in _PROXY_FILES:
+            if not (folder / name).is_file():
+                raise ConfigureError(f"{folder / name}: no such file (the length proxy, --proxy-dir)")
     return dataclasses.replace(options, proxy_dir=folder)
 
 

@@ -48,7 +48,9 @@ class Site:
         return {each.key: each.value for each in self.decisions if each.model == model}
 
 
-def decide(options: ConfigureOptions, engine: EngineFacts, tokenizer: TokenizerFacts) -> Site:
+def decide(
+    options: ConfigureOptions, engine: EngineFacts, tokenizer: TokenizerFacts, proxy_is_there: bool = True
+) -> Site:
     """Every value. Raises ConfigureError for an option that goes beyond the engine, naming both."""
     context = _context(options, engine)
     slots, slots_why = _slots(options, engine)
@@ -59,13 +61,11 @@ def decide(options: ConfigureOptions, engine: EngineFacts, tokenizer: TokenizerF
     llmapi = options.flavour == "llmapi"
     if not llmapi:
         decisions += [Decision("tensorrt_llm", *each) for each in _inflight(options, engine)]
-    if options.proxy_dir is not None:
-        proxy = options.served(options.proxy_dir)
-        decisions.append(Decision("length_predictor", "proxy_dir", proxy, "as in scheduler"))
+    decisions.append(Decision("length_predictor", "proxy_dir", _proxy(options), "as in scheduler"))
     return Site(
         tuple(decisions),
         None if llmapi else engine.max_batch_size,
-        tuple(_notes(options, engine, tokenizer, slots)),
+        tuple(_notes(options, engine, tokenizer, slots, proxy_is_there)),
         _model_yaml(options, context, slots) if llmapi else {},
     )
 
@@ -100,15 +100,18 @@ def _shared(options: ConfigureOptions, context: int) -> list[tuple[str, str, str
         ("prompt_format", options.prompt_format, "--prompt-format"),
         ("max_context_tokens", str(context), "the engine's max_seq_len: prompt and answer together"),
         ("max_prompt_bytes", str(bytes_limit), f"{_BYTES_PER_TOKEN} bytes a token; checked before any work is done"),
+        ("proxy_dir", _proxy(options), "--proxy-dir, or OUT/proxy"),
     ]
-    if options.proxy_dir is not None:
-        values.append(("proxy_dir", options.served(options.proxy_dir), "--proxy-dir, or OUT/proxy"))
     if options.system_prompt is not None:
         values.append(("system_prompt", options.system_prompt, "--system-prompt"))
     if options.prompt_format == "raw":
         added = str(options.add_special_tokens).lower()
         values.append(("add_special_tokens", added, "raw prompts: does the tokenizer add the start token?"))
     return values
+
+
+def _proxy(options: ConfigureOptions) -> str:
+    return options.served(options.proxy_dir or options.out / "proxy")
 
 
 def _scheduler(
@@ -175,7 +178,9 @@ def yaml_text(values: Mapping[str, Any], indent: str = "") -> str:
     return "\n".join(lines)
 
 
-def _notes(options: ConfigureOptions, engine: EngineFacts, tokenizer: TokenizerFacts, slots: int) -> list[str]:
+def _notes(
+    options: ConfigureOptions, engine: EngineFacts, tokenizer: TokenizerFacts, slots: int, proxy_is_there: bool
+) -> list[str]:
     """What the operator should know and nobody can decide for him."""
     notes = []
     if slots > _MANY_SLOTS and options.kv_tokens is None:
@@ -195,6 +200,6 @@ def _notes(options: ConfigureOptions, engine: EngineFacts, tokenizer: TokenizerF
         )
     if tokenizer.doubled_start and options.flavour == "llmapi":
         notes.append("the llmapi model adds a start token to what the chat template writes: prompts begin with two.")
-    if options.proxy_dir is None:
-        notes.append("no proxy in OUT/proxy: models look for it in $SSJF_PROXY_DIR, else in /opt/ssjf/proxy.")
+    if not proxy_is_there:
+        notes.append(f"{options.proxy_dir} is not there yet: scripts/build-proxy-plan --into it, where the GPU is.")
     return notes

@@ -31,6 +31,7 @@ examples
   scripts/configure … --dry-run                                     decide and print, write nothing
 
 then
+  scripts/build-proxy-plan --into OUT/proxy                         where the GPU is: the length proxy's TensorRT plan
   scripts/launch --model-repository OUT/model_repository            starts Triton with it, a process for each GPU
 
 exit codes: 0 written, 1 a file is missing or does not fit (file and key are printed), 2 wrong usage
@@ -153,7 +154,7 @@ def _add_files(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--seen-as", type=_path, metavar="DIR", help="where the server will see OUT, if elsewhere")
     group.add_argument(
-        "--proxy-dir", type=_path, metavar="DIR", help="the length proxy (default: OUT/proxy if it is there)"
+        "--proxy-dir", type=_path, metavar="DIR", help="the length proxy (default: OUT/proxy, which may follow)"
     )
     group.add_argument(
         "--templates", type=_path, default=CHECKOUT / "model_repository", metavar="DIR", help="(model_repository)"

@@ -172,7 +172,7 @@ def test_notes_say_what_nobody_can_decide_for_the_operator(place: Place, capsys:
     printed = capsys.readouterr().out
     assert "2048 slots are more than the KV cache usually holds" in printed
     assert "lists more end tokens, [10]" in printed
-    assert "no proxy in OUT/proxy" in printed
+    assert "proxy is not there yet: scripts/build-proxy-plan" in printed
 
 
 WRONG_ENGINES: list[tuple[dict[str, Any], str]] = [
