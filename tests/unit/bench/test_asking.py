@@ -66,6 +66,17 @@ def test_failed_requests_are_noted_and_the_rest_goes_on() -> None:
     assert found.ok.tolist() == [True, False, True]
 
 
+def test_an_answer_without_a_token() -> None:
+    class Silent(SleepingAsker):
+        async def ask(self, arm: str, question: Question, expected_tokens: int | None) -> Timeline:
+            sent = time.perf_counter()
+            return Timeline(sent, last=sent + 0.5)
+
+    found = run(Silent(), Plan(np.array([0]), np.zeros(1)))
+    assert found.output_tokens.tolist() == [0]
+    assert found.first_s == pytest.approx(found.end_s)
+
+
 def test_nothing_answered_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="every request failed; the last with: queue full"):
         run(SleepingAsker(fails=("q1",)), Plan(np.array([1, 1]), np.zeros(2)))

@@ -155,9 +155,10 @@ class _Notes:
 
     def answer(self, place: int, timeline: Timeline, due: float | None) -> None:
         """Note a complete answer; `due`: when it should have been sent, None: when it was."""
-        columns, last = self.columns, timeline.outputs[-1]
+        # An answer that ends before its first token may come without any output.
+        columns, last = self.columns, timeline.outputs[-1] if timeline.outputs else {}
         columns["arrival_s"][place] = timeline.sent if due is None else due
-        columns["first_s"][place] = timeline.first
+        columns["first_s"][place] = timeline.first or timeline.last
         columns["end_s"][place] = timeline.last
         columns["longest_gap_s"][place] = timeline.longest_gap
         columns["output_tokens"][place] = timeline.tokens
