@@ -132,11 +132,16 @@ def test_an_answer_that_ends_early_is_an_answer(faulty: Throwaway, wanted: int, 
         assert (answer.error, answer.finals, tokens_of(answer)) == (None, 1, tokens)
 
 
-@pytest.mark.parametrize("wanted", [STRANGE_IDS, MORE_THAN_WANTED])
-def test_nonsense_from_the_engine_ends_that_request_once(faulty: Throwaway, wanted: int) -> None:
-    for answer in (streamed(faulty, wanted), whole(faulty, wanted)):
-        print(f"{wanted}: {answer.error or f'{tokens_of(answer)} tokens'}")
-        assert (answer.error is None) == (answer.finals == 1)
+def test_token_ids_from_nowhere_end_that_request_by_name(faulty: Throwaway) -> None:
+    for answer in (streamed(faulty, STRANGE_IDS), whole(faulty, STRANGE_IDS)):
+        assert answer.error is not None
+        assert "the engine sent token id -1, allowed: 0 to " in answer.error
+    assert_normal_service(faulty)
+
+
+def test_more_than_was_asked_for_is_cut_off(faulty: Throwaway) -> None:
+    for answer in (streamed(faulty, MORE_THAN_WANTED), whole(faulty, MORE_THAN_WANTED)):
+        assert (answer.error, answer.finals, tokens_of(answer)) == (None, 1, MORE_THAN_WANTED)
     assert_normal_service(faulty)
 
 

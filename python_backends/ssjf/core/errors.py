@@ -10,6 +10,17 @@ SchedulerError
 
 from __future__ import annotations
 
+# Of a value in a message: more than this is not read, and a client may have sent megabytes.
+_SHOWN = 120
+
+
+def shown(value: object) -> str:
+    """A value for a message: long ones are cut, with their length."""
+    if isinstance(value, str | bytes) and len(value) > _SHOWN:
+        return f"{value[:_SHOWN]!r}… ({len(value)} {'bytes' if isinstance(value, bytes) else 'characters'})"
+    text = repr(value)
+    return text if len(text) <= 2 * _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
+
 
 class SchedulerError(Exception):
     """Base of everything that the scheduler raises on purpose."""
@@ -19,7 +30,7 @@ class InvalidRequest(SchedulerError):
     """One field of a request is wrong: names the field, the value and the limit."""
 
     def __init__(self, field: str, value: object, limit: str):
-        super().__init__(f"{field} is {value!r}, allowed: {limit}")
+        super().__init__(f"{field} is {shown(value)}, allowed: {limit}")
         self.field = field
         self.value = value
         self.limit = limit
@@ -29,7 +40,7 @@ class InvalidSetting(SchedulerError, ValueError):
     """One setting is wrong: names the key, the value and the allowed range."""
 
     def __init__(self, key: str, value: object, allowed: str):
-        super().__init__(f"{key} is {value!r}, allowed: {allowed}")
+        super().__init__(f"{key} is {shown(value)}, allowed: {allowed}")
         self.key = key
         self.value = value
         self.allowed = allowed

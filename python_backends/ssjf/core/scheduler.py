@@ -163,7 +163,7 @@ class Scheduler:
 
     # -- changes on a live server ----------------------------------------------------------------------------------
 
-    def set_policy(self, name: str, now: float, **changes: Any) -> None:
+    def set_policy(self, name: str, now: float, /, **changes: Any) -> None:
         """Order what waits, and what will come, by another policy. Running jobs are not touched. O(n).
 
         `changes`: any of settings.POLICY_SETTINGS. Raises InvalidSetting and leaves everything as it was.
@@ -174,7 +174,7 @@ class Scheduler:
         self._apply(settings)
         self._reorder()
 
-    def set_limits(self, now: float, **changes: Any) -> None:
+    def set_limits(self, now: float, /, **changes: Any) -> None:
         """Change limits: any of settings.LIVE_LIMITS. Jobs that run or wait beyond a lowered limit stay.
 
         Raises InvalidSetting and leaves everything as it was.

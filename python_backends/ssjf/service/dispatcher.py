@@ -12,6 +12,7 @@ from ssjf.core.errors import DeadlineExceeded, SchedulerError
 from ssjf.core.job import Job
 from ssjf.core.scheduler import Scheduler
 from ssjf.service.answer import Answer
+from ssjf.service.bounds import checked
 from ssjf.service.engine.base import EngineError
 from ssjf.service.engine.pool import EnginePool, Member, State
 from ssjf.service.errors import EngineFailed, EngineUnavailable, InternalError, RequestCancelled
@@ -53,6 +54,7 @@ class Dispatcher:
         self._pool = pool
         self._pool.on_room = self.pump_soon
         self._preparation = preparation
+        self._vocabulary = preparation.tokenizer.get_vocab_size()
         self._recorder = recorder
         self._ends = ends
         self._loop = asyncio.get_running_loop()
@@ -160,12 +162,14 @@ class Dispatcher:
                     row.first_token_at = row.last_progress
                 if member.state is not State.UP:
                     self._pool.worked(member)
-                piece = answer.take(chunk)
+                room = generation.max_tokens - (answer.output_tokens if generation.sequences == 1 else 0)
+                within = checked(chunk, room, self._vocabulary)
+                piece = answer.take(within)
                 if piece is not None:
                     row.sent = True
                     row.call.channel.push(piece)
                 self._core.progress(job.job_id, answer.output_tokens, row.last_progress)
-                if answer.stopped:
+                if answer.stopped or within is not chunk:
                     return
         finally:
             await chunks.aclose()

@@ -109,7 +109,7 @@ def _number(values: Mapping[str, Any], name: str, low: float, high: float, whole
         raise InvalidRequest(name, value, limit)
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise InvalidRequest(name, value, limit) from None
     if not low <= number <= high or (whole and number != int(number)):
         raise InvalidRequest(name, value, limit)
