@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import statistics
 from collections.abc import Iterator, Sequence
@@ -11,17 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tritonclient.grpc import aio
+from tritonclient.utils import InferenceServerException
 
 from ssjf_client import Client
 from ssjf_tools.bench.overhead import INSTANT_ENGINE
 from ssjf_tools.bench.streams import StreamClient, text_request
 from ssjf_tools.serve.throwaway import Throwaway, throwaway_server
-from tests.server.asking import ask, tensors, wait_for
+from tests.server.asking import ask, inputs, tensors, wait_for
 from tests.server.crowd import End, count_kinds, end_of
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
-SECONDS = 20.0  # of overload; 60 for the long run
+SECONDS = float(os.environ.get("SSJF_TEST_OVERLOAD_SECONDS", "20"))  # of overload; 60 for the long run
 TIMES = 10  # the capacity
 SLOTS, STEP_S, TOKENS = 2, 0.01, 10
 CAPACITY = SLOTS / (STEP_S * TOKENS)  # requests a second
@@ -29,6 +32,7 @@ MAX_QUEUE = 20
 DEADLINE_S = 0.5
 IMMEDIATELY_S = 0.25  # measured: a few milliseconds
 CLIENT_TIMEOUT_S = 60.0
+OUTCOMES = ("finished", "expired")
 REFUSED = re.compile(r"the queue is full: (\d+) requests wait, .*; retry in (\d+\.\d+) s")
 
 
@@ -99,6 +103,23 @@ def test_overload_is_refused_with_queue_length_and_retry_estimate(small: Throwaw
     assert after - before < 0.1 * before
 
 
+def test_an_unmodified_unary_client_is_told_unavailable(small: Throwaway) -> None:
+    """Plain `infer()` calls, many at once: an answer, or gRPC's own code for "try again later"."""
+
+    async def calls() -> list[object]:
+        async with aio.InferenceServerClient(small.grpc_url) as client:
+            asked = (client.infer("unary", inputs(tensors("hello", TOKENS))) for _ in range(4 * MAX_QUEUE))
+            return list(await asyncio.gather(*asked, return_exceptions=True))
+
+    ends = asyncio.run(calls())
+    refused = [end for end in ends if isinstance(end, InferenceServerException)]
+    print(f"unary: {len(ends) - len(refused)} answered, {len(refused)} refused: {refused[0]}")
+    assert {end.status() for end in refused} == {"StatusCode.UNAVAILABLE"}
+    assert all(REFUSED.search(str(end)) for end in refused)
+    assert len(ends) - len(refused) >= MAX_QUEUE
+    assert_normal_service(small)
+
+
 def test_none_is_answered_after_its_deadline(small: Throwaway, journal: Path) -> None:
     """Room for all to wait, so that it is their deadline that ends most of them; short ones first, so that some run."""
     control(small, "set_limits", limits=json.dumps({"max_queue": 10_000}))
@@ -107,13 +128,19 @@ def test_none_is_answered_after_its_deadline(small: Throwaway, journal: Path) ->
     ends = asyncio.run(flood(small, "scheduler", SECONDS / 2, lengths, deadline_ms=round(DEADLINE_S * 1e3)))
     assert_normal_service(small)
     answered = [end for end in ends if end.kind == "answered"]
-    served = [line["jct_s"] for line in lines_of(journal)[known:] if line["outcome"] == "finished"]
+    lines = lines_of(journal)[known:]
+    served = [line["jct_s"] for line in lines if line["outcome"] == "finished"]
+    made = {outcome: sum(line["output_tokens"] for line in lines if line["outcome"] == outcome) for outcome in OUTCOMES}
+    wasted = made["expired"] / sum(made.values())
     longest = max(end.seconds for end in answered)
     print(f"{dict(count_kinds(ends))}; longest answer {max(served):.3f} s, at the client {longest:.3f} s")
+    print(f"{wasted:.0%} of the engine's tokens were thrown away")
     assert {end.kind for end in ends} == {"answered", "error"}
     assert [end.text for end in ends if end.kind == "error" and "deadline" not in end.text] == []
     assert len(answered) > 0.3 * CAPACITY * SECONDS / 2
     assert max(end.queue_s for end in answered) <= DEADLINE_S
+    # Nobody is started who cannot be finished in time.
+    assert wasted < 0.1
     # A timer of a busy loop may be late by a moment; the answer's last piece is taken before it fires.
     assert max(served) <= DEADLINE_S + 0.05
 
