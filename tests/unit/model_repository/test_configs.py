@@ -166,6 +166,20 @@ def test_the_engine_has_every_parameter_that_scheduling_depends_on() -> None:
     assert "${" not in values["gpt_model_path"]  # TensorRT-LLM's backend expands nothing
 
 
+# What NVIDIA's OpenAI frontend (python/openai of triton-inference-server/server) sends for a TensorRT-LLM model.
+OPENAI_FRONTEND = {
+    "text_input": "STRING", "stream": "BOOL", "max_tokens": "INT32", "stop_words": "STRING", "top_p": "FP32",
+    "frequency_penalty": "FP32", "presence_penalty": "FP32", "seed": "UINT64", "temperature": "FP32",
+    "guided_decoding_guide_type": "STRING", "guided_decoding_guide": "STRING", "return_num_input_tokens": "BOOL",
+    "return_num_output_tokens": "BOOL",
+}  # fmt: skip
+
+
+def test_the_openai_frontends_inputs_are_declared() -> None:
+    declared = {entry.name: spec_of(entry, True).dtype for entry in load("ensemble", "config.pbtxt").input}
+    assert declared.items() >= OPENAI_FRONTEND.items()
+
+
 @pytest.mark.parametrize("profile", ["config.pbtxt", "configs/llmapi.pbtxt"])
 def test_a_filled_repository_keeps_the_contract(tmp_path: Path, profile: str) -> None:
     llmapi = "llmapi" in profile

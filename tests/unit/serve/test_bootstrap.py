@@ -121,7 +121,7 @@ def test_the_locks_of_one_environment_do_not_contradict_each_other() -> None:
 @pytest.mark.parametrize("argv", [[], ["--extra", "nothing", "module"], ["--extra", "serve"]])
 def test_wrong_use_names_the_extras(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert bootstrap.main(argv) == 2
-    assert "serve|dev|train|system" in capsys.readouterr().err
+    assert "serve|dev|train|docs|system" in capsys.readouterr().err
 
 
 def test_the_system_python_runs_a_module_without_installing() -> None:
