@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ssjf_tools.bench.live.figures import Objective, alone_seconds, beyond_guarantee, itl_s, run_figures
+from ssjf_tools.bench.live.figures import (
+    Objective,
+    alone_seconds,
+    beyond_guarantee,
+    block_interval,
+    itl_s,
+    run_figures,
+)
 from ssjf_tools.bench.live.first_pass import measured_capacity
 from tests.unit.bench.build import make_outcome, make_run, one_slot
 
@@ -67,6 +74,21 @@ def test_arms_against_fcfs_and_the_oracle() -> None:
     assert rows["ssjf"]["kept_lengths"] == 1.0
     assert rows["fcfs"]["share_of_oracle_gain"] == 0.0
     assert rows["ssjf"]["beyond_guarantee"] == 0
+
+
+def test_blocks_are_paired_with_their_own() -> None:
+    source = np.random.default_rng(3)
+    waits = source.exponential(5.0, 400) + np.linspace(0, 50, 400)  # a queue that grows: blocks differ a lot
+    due = np.arange(400.0)
+    fair = make_run(due.tolist(), (due + waits).tolist(), [10] * 400)
+    better = make_run(due.tolist(), (due + waits - 2 + source.normal(0, 1, 400)).tolist(), [10] * 400)
+    interval = block_interval([better], [fair])
+    assert interval is not None
+    mean = float((fair.end_s - fair.arrival_s).mean())
+    assert interval[0] < -2 / mean < interval[1] < 0
+    assert interval[1] - interval[0] < 0.02
+    few = make_run(due[:150].tolist(), due[:150].tolist(), [10] * 150)
+    assert block_interval([few], [few]) is None
 
 
 def test_who_waits_longer_than_guaranteed() -> None:

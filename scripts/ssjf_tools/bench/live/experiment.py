@@ -17,6 +17,7 @@ from ssjf_tools.bench.live.figures import (
     Objective,
     alone_seconds,
     beyond_guarantee,
+    block_interval,
     compare,
     run_figures,
 )
@@ -100,7 +101,12 @@ class Outcome:
                 bound = self.target.max_wait_s
                 own["beyond_guarantee"] = float(beyond_guarantee(one.run, baseline[one.repeat], bound))
             figures[one.arm].append(own)
-        return compare(figures)
+        rows = compare(figures)
+        for row in rows:
+            runs = [one.run for one in self.of_arm(str(row["policy"]))]
+            same = [baseline[repeat] for repeat in sorted(baseline)]
+            row["ci95_blocks_mean_jct_vs_fcfs"] = block_interval(runs, same) if same else None
+        return rows
 
 
 def chosen_prompts(prompts: Sequence[Prompt], settings: Settings) -> list[Prompt]:

@@ -42,6 +42,7 @@ TIMES: dict[str, Callable[[Row], str]] = {
     "p90": lambda row: seconds(row["p90_jct_s"]),
     "p99": lambda row: seconds(row["p99_jct_s"]),
     "against fcfs": lambda row: against(row, "mean_jct_vs_fcfs"),
+    "by blocks": lambda row: _interval(row["ci95_blocks_mean_jct_vs_fcfs"]),
     "of oracle's gain": lambda row: share(row["share_of_oracle_gain"]),
     "longest wait": lambda row: seconds(row["max_wait_s"]),
     "tokens/s": lambda row: f"{row['tokens_per_s']:.1f}",
@@ -92,6 +93,10 @@ def headline(record: Mapping[str, Any]) -> str:
     answers = f"{capacity['mean_tokens']:.0f} tokens on average (CV {capacity['cv_tokens']:.2f})"
     refused = f" {record['refused_prompts']} prompts were refused and left out." if record["refused_prompts"] else ""
     return f"{asked}, {settings['max_inflight']} slots. Capacity {speed}; answers of {answers}.{refused}"
+
+
+def _interval(value: tuple[float, float] | None) -> str:
+    return "–" if value is None else f"{100 * value[0]:.1f} to {100 * value[1]:.1f} %"
 
 
 def _spread(row: Row, name: str) -> str:
