@@ -28,13 +28,14 @@ from ssjf_tools.serve.options import ServeOptions
 from ssjf_tools.serve.server import Server, new_shm_prefix
 from ssjf_tools.serve.throwaway import free_ports
 from tests.server.asking import ask, inputs, tensors
-from tests.unit.configure.engine_folder import ENGINE, write_config
+from tests.unit.configure.engine_folder import CHECKPOINT, ENGINE, write_config
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(180)]
 
 SMOLLM2_VOCABULARY = 49_152
 START_S = 60.0
 SCRIPTED_LLM = Path(__file__).parent / "scripted_llm"
+LLMAPI_MODEL = Path(__file__).parent / "llmapi_model"
 MODELS = ("ensemble", "length_predictor", "preprocessing", "scheduler", "tensorrt_llm", "unary")
 
 
@@ -62,15 +63,26 @@ class Running:
             return False
 
 
-def filled(folder: Path) -> Path:
-    """What scripts/configure writes for an engine with SmolLM2's vocabulary."""
+def filled(folder: Path, llmapi: bool = False) -> Path:
+    """What scripts/configure writes for an engine (or a checkpoint) with SmolLM2's vocabulary."""
     ensure_assets(ServeOptions().assets, lambda _line: None)
     assets = ServeOptions().assets
-    changes = {"pretrained_config.vocab_size": SMOLLM2_VOCABULARY, "build_config.max_batch_size": 4}
-    write_config(folder / "engine", ENGINE, changes)
+    if llmapi:
+        write_config(folder / "engine", CHECKPOINT, {"vocab_size": SMOLLM2_VOCABULARY})
+    else:
+        changes = {"pretrained_config.vocab_size": SMOLLM2_VOCABULARY, "build_config.max_batch_size": 4}
+        write_config(folder / "engine", ENGINE, changes)
     arguments = ["--engine-dir", str(folder / "engine"), "--tokenizer-dir", str(assets / "smollm2")]
+    arguments += ["--flavour", "llmapi", "--llmapi-model", str(LLMAPI_MODEL)] if llmapi else []
     assert configure([*arguments, "--proxy-dir", str(assets / "proxy"), "--out", str(folder)]) == 0
     return folder / "model_repository"
+
+
+def with_cpu_proxy(repository: Path) -> Path:
+    """The repository with the proxy in ONNX Runtime, because there is no GPU here."""
+    proxy = CHECKOUT / "model_repository" / "length_predictor" / "configs" / "cpu.pbtxt"
+    shutil.copy(proxy, repository / "length_predictor" / "config.pbtxt")
+    return repository
 
 
 @contextmanager
@@ -121,10 +133,8 @@ def test_only_the_two_models_that_need_nvidia_software_fail(tmp_path: Path) -> N
 
 
 def test_with_stand_ins_for_those_two_the_production_configurations_serve(tmp_path: Path) -> None:
-    repository = filled(tmp_path)
+    repository = with_cpu_proxy(filled(tmp_path))
     shutil.copy(SCRIPTED_LLM / "config.pbtxt", repository / "tensorrt_llm" / "config.pbtxt")
-    proxy = CHECKOUT / "model_repository" / "length_predictor" / "configs" / "cpu.pbtxt"
-    shutil.copy(proxy, repository / "length_predictor" / "config.pbtxt")
     with served(tmp_path, repository, {"scripted_llm": SCRIPTED_LLM}) as running:
         assert {name: state for name, (state, _) in running.index().items()} == dict.fromkeys(MODELS, "READY")
         prompt = tensors("What is the capital of France?", 5, stream=np.array([[True]]))
@@ -138,3 +148,18 @@ def test_with_stand_ins_for_those_two_the_production_configurations_serve(tmp_pa
         assert result.as_numpy("predicted_tokens")[0, 0] > 0
         too_long = ask(running.grpc_url, "ensemble", tensors("hi", 4096))
     assert "max_tokens is 4096, allowed: 1 to 4095" in str(too_long.error)  # what the engine's config.json says
+
+
+def test_the_llmapi_flavour_serves_with_a_stand_in_for_nvidias_model(tmp_path: Path) -> None:
+    """Its configuration is ours to the letter here: only model.py and helpers.py are not NVIDIA's."""
+    repository = with_cpu_proxy(filled(tmp_path, llmapi=True))
+    with served(tmp_path, repository, {}) as running:
+        assert {name: state for name, (state, _) in running.index().items()} == dict.fromkeys(MODELS, "READY")
+        for door in ("ensemble", "scheduler"):
+            answer = ask(running.grpc_url, door, tensors("What is a queue?", 4, stream=np.array([[True]])))
+            assert (answer.error, answer.finals) == (None, 1)
+            assert answer.text == "word word word word"
+            whole = ask(running.grpc_url, door, tensors("What is a queue?", 3))
+            assert whole.text == "word word word"
+        refused = ask(running.grpc_url, "ensemble", tensors("hi", 3, beam_width=np.array([[2]], np.int32)))
+    assert "the llmapi engine cannot honour it" in str(refused.error)
