@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tritonclient.grpc import service_pb2
 
 from ssjf_client import Client, ClientError, TlsOptions
 from ssjf_tools.bootstrap import CHECKOUT
@@ -36,6 +37,32 @@ SCHEDULER_ONLY = tuple(
     f"--load-model={name}" for name in ("preprocessing", "length_predictor", "scheduler", "ensemble", "unary")
 )
 ENDPOINTS = 2
+# One call of each group that the deployment restricts, and one of each that clients need.
+ADMINISTRATION = {
+    "RepositoryIndex": service_pb2.RepositoryIndexRequest(),
+    "RepositoryModelUnload": service_pb2.RepositoryModelUnloadRequest(model_name="unary"),
+    "RepositoryModelLoad": service_pb2.RepositoryModelLoadRequest(model_name="unary"),
+    "SystemSharedMemoryStatus": service_pb2.SystemSharedMemoryStatusRequest(),
+    "SystemSharedMemoryRegister": service_pb2.SystemSharedMemoryRegisterRequest(name="x", key="/x", byte_size=8),
+    "CudaSharedMemoryStatus": service_pb2.CudaSharedMemoryStatusRequest(),
+    "TraceSetting": service_pb2.TraceSettingRequest(),
+    "LogSettings": service_pb2.LogSettingsRequest(),
+}
+OPEN = {
+    "ServerReady": service_pb2.ServerReadyRequest(),
+    "ModelReady": service_pb2.ModelReadyRequest(name="ensemble"),
+    "ModelMetadata": service_pb2.ModelMetadataRequest(name="ensemble"),
+    "ModelConfig": service_pb2.ModelConfigRequest(name="ensemble"),
+    "ModelStatistics": service_pb2.ModelStatisticsRequest(name="ensemble"),
+}
+HTTP_ADMINISTRATION = (
+    ("POST", "/v2/repository/index"),
+    ("POST", "/v2/repository/models/unary/unload"),
+    ("GET", "/v2/systemsharedmemory/status"),
+    ("GET", "/v2/cudasharedmemory/status"),
+    ("GET", "/v2/trace/setting"),
+    ("POST", "/v2/logging"),
+)
 
 
 @dataclass(frozen=True)
@@ -75,6 +102,8 @@ def running_site(folder: Path) -> Iterator[Site]:
             ),
         ]
         one, two = pool.map(stack.enter_context, made)
+        for each in (one, two, engine):  # ending politely would take each of them five seconds
+            stack.callback(each.server.kill)
         yield Site(one, two, engine, journal, certificate)
 
 

@@ -7,12 +7,15 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import select
 import shutil
 import signal
+import socket
 import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +31,12 @@ from ssjf_tools.serve.components import MODELS
 from ssjf_tools.serve.throwaway import Throwaway, free_ports
 from tests.server.asking import TIMEOUT_S, post
 from tests.server.site import (
+    ADMINISTRATION,
     DEPLOY,
     ENDPOINTS,
+    HTTP_ADMINISTRATION,
     KEY,
+    OPEN,
     Balancer,
     Crowd,
     Site,
@@ -91,33 +97,6 @@ def test_health_of_nobody() -> None:
 
 # -- administration ----------------------------------------------------------------------------------------------------
 
-# One call of each group that the deployment restricts, and one of each that clients need.
-ADMINISTRATION = {
-    "RepositoryIndex": service_pb2.RepositoryIndexRequest(),
-    "RepositoryModelUnload": service_pb2.RepositoryModelUnloadRequest(model_name="unary"),
-    "RepositoryModelLoad": service_pb2.RepositoryModelLoadRequest(model_name="unary"),
-    "SystemSharedMemoryStatus": service_pb2.SystemSharedMemoryStatusRequest(),
-    "SystemSharedMemoryRegister": service_pb2.SystemSharedMemoryRegisterRequest(name="x", key="/x", byte_size=8),
-    "CudaSharedMemoryStatus": service_pb2.CudaSharedMemoryStatusRequest(),
-    "TraceSetting": service_pb2.TraceSettingRequest(),
-    "LogSettings": service_pb2.LogSettingsRequest(),
-}
-OPEN = {
-    "ServerReady": service_pb2.ServerReadyRequest(),
-    "ModelReady": service_pb2.ModelReadyRequest(name="ensemble"),
-    "ModelMetadata": service_pb2.ModelMetadataRequest(name="ensemble"),
-    "ModelConfig": service_pb2.ModelConfigRequest(name="ensemble"),
-    "ModelStatistics": service_pb2.ModelStatisticsRequest(name="ensemble"),
-}
-HTTP_ADMINISTRATION = (
-    ("POST", "/v2/repository/index"),
-    ("POST", "/v2/repository/models/unary/unload"),
-    ("GET", "/v2/systemsharedmemory/status"),
-    ("GET", "/v2/cudasharedmemory/status"),
-    ("GET", "/v2/trace/setting"),
-    ("POST", "/v2/logging"),
-)
-
 
 def test_clients_cannot_administer_triton(site: Site) -> None:
     with grpc.insecure_channel(site.one.grpc_url) as channel:
@@ -144,6 +123,22 @@ def test_nor_over_http(site: Site) -> None:
     assert {status(method, path) for method, path in HTTP_ADMINISTRATION} == {403}
     assert status("POST", "/v2/repository/index", **{layout.ADMIN_HEADER: KEY}) == 200
     assert status("GET", "/v2/models/ensemble/config") == 200
+
+
+def test_a_wrong_token_drains_nothing(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    assert drain.main(["--url", site.one.grpc_url, "--token", "wrong"]) == 3
+    assert drain.main(["--url", site.one.grpc_url, "--token", "wrong", "--resume"]) == 3
+    assert "needs the control_token" in capsys.readouterr().out
+    assert health.why_not_ready(look(site.one)) == ""
+
+
+def test_requests_that_do_not_end_in_time_are_reported(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    token = ["--url", site.one.grpc_url, "--token", site.one.token]
+    with Client(site.one.grpc_url) as client, client.stream("x", max_tokens=400) as stream:
+        next(stream)
+        assert drain.main([*token, "--grace", "0.3"]) == 1
+        assert drain.main([*token, "--resume"]) == 0
+    assert "requests are left after 0.3 s" in capsys.readouterr().out
 
 
 def test_the_engine_answers_only_those_with_a_certificate(site: Site) -> None:
@@ -256,6 +251,20 @@ def test_only_what_clients_need_passes(balancer: Balancer) -> None:
             assert refused.value.code() == grpc.StatusCode.PERMISSION_DENIED
 
 
+def test_one_address_cannot_take_all_connections(balancer: Balancer) -> None:
+    with ExitStack() as stack:
+        opened = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", balancer.port), timeout=5)) for _ in range(520)
+        ]
+        time.sleep(0.5)
+        poll = select.poll()
+        for each in opened:
+            poll.register(each, select.POLLIN)
+        refused = poll.poll(5000)  # in TLS the client speaks first: what can be read is the end
+        assert len(opened) - 512 <= len(refused) < 100
+    wait_until("connections are not forgotten", lambda: balancer.http("GET", "/v2/health/ready") == 200, balancer.admin)
+
+
 def requests_of(server: Throwaway) -> int:
     with Client(server.grpc_url) as client:
         return client.status(server.token).ended["finished"]
@@ -310,4 +319,3 @@ def test_a_server_that_dies_is_left_out(site: Site, balancer: Balancer) -> None:
     assert "scheduler" in health.why_not_live(look(site.two, "scheduler", "ensemble", "unary", "preprocessing"))
     with balancer.client() as client:
         assert {client.generate("x", max_tokens=4).output_tokens for _ in range(4)} == {4}
-    site.two.server.kill()  # it would take its time to end politely
