@@ -1,4 +1,4 @@
-"""`scripts/reference`: writes docs/configuration.md and docs/metrics.md from the code; a test holds them against it."""
+"""`scripts/reference`: writes docs/configuration.md, metrics.md and tensors.md from the code; a test compares them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from proxy_tensorrt.settings import PlanSettings
 from ssjf.core.settings import LIVE_LIMITS, POLICY_SETTINGS, CoreSettings
 from ssjf.service.metrics import METRICS
 from ssjf.service.settings import ServiceSettings
+from ssjf_tools import reference_tensors
 from ssjf_tools.bootstrap import CHECKOUT
 from tokenizer.settings import FolderSettings
 from tokenizer.text import TextSettings
@@ -114,7 +115,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 when a page is not up to date")
     options = parser.parse_args(argv)
     stale = []
-    for name, text in (("configuration.md", configuration()), ("metrics.md", metrics())):
+    pages = {"configuration.md": configuration(), "metrics.md": metrics(), "tensors.md": reference_tensors.page()}
+    for name, text in pages.items():
         page = CHECKOUT / "docs" / name
         if not page.is_file() or page.read_text(encoding="utf-8") != text:
             stale.append(name)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ssjf_tools import reference
+from ssjf_tools import reference, reference_tensors
 
 ROOT = Path(__file__).parents[3]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("client/*.md")])
@@ -22,6 +22,10 @@ def test_the_configuration_page_is_what_the_code_says() -> None:
 
 def test_the_metrics_page_is_what_the_code_says() -> None:
     assert (ROOT / "docs" / "metrics.md").read_text() == reference.metrics(), "run scripts/reference"
+
+
+def test_the_tensors_page_is_what_the_code_says() -> None:
+    assert (ROOT / "docs" / "tensors.md").read_text() == reference_tensors.page(), "run scripts/reference"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
