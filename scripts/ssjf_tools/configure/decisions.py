@@ -200,6 +200,9 @@ def _notes(
         )
     if tokenizer.doubled_start and options.flavour == "llmapi":
         notes.append("the llmapi model adds a start token to what the chat template writes: prompts begin with two.")
+    outside = [path for path in (options.engine_dir, options.tokenizer_dir) if not path.is_relative_to(options.out)]
+    if options.seen_as is not None and outside:
+        notes.append(f"not inside OUT, so --seen-as leaves them as they are: {', '.join(map(str, outside))}")
     if not proxy_is_there:
         notes.append(f"{options.proxy_dir} is not there yet: scripts/build-proxy-plan --into it, where the GPU is.")
     return notes
