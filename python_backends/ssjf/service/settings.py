@@ -20,6 +20,8 @@ class ServiceSettings:
     `engine_tls_ca` encrypts the way to the engine, `engine_tls_cert` and `engine_tls_key` show who we are. `self_url`
     is the Triton that holds `length_predictor` (this one). `control_token` switches control requests on.
 
+    `cancel_past_deadline` cuts an answer at its deadline; then a request that cannot be finished by it is not started.
+
     `journal_path` switches the journal of finished requests on (docs/journal.md): at most `journal_files` files of
     `journal_max_bytes`; with the prompts themselves only if `journal_prompts`.
     """

@@ -145,7 +145,7 @@ async def proxy_seconds(client: StreamClient, rounds: int) -> float:
 async def measure(url: str, pairs: int, block_s: float) -> dict[str, Any]:
     """The whole run against one server; see the module's docstring."""
     client = StreamClient(url)
-    warm = await prepared(client, 1.0, 4 * SLOTS, SEED)
+    warm = await prepared(client, 1.0, 2 * SLOTS, SEED)
     for _ in range(2):  # the first round warms things up
         most = await capacity(client, warm)
     await send(client, [Request(0.0, one.direct, one.through) for one in warm[:SLOTS]], through=True)
@@ -157,6 +157,7 @@ async def measure(url: str, pairs: int, block_s: float) -> dict[str, Any]:
         requests = await prepared(client, rate, max(2, round(rate * block_s)), SEED + pair)
         for is_through in (False, True) if pair % 2 == 0 else (True, False):
             (through if is_through else direct).append(await send(client, requests, is_through))
+        print(f"pair {pair + 1}: mean JCT {direct[-1].jct_s:.3f} s directly, {through[-1].jct_s:.3f} s", flush=True)
     await client.close()
     return summary(direct, through, proxy_s) | {"capacity_per_s": most, "rate_per_s": rate, "pairs": pairs}
 
