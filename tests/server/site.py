@@ -26,16 +26,13 @@ from ssjf_tools.serve import layout
 from ssjf_tools.serve.throwaway import Throwaway, free_ports, throwaway_server
 from tests.server.asking import TIMEOUT_S
 from tests.unit.deploy.certificate import Certificate, make_certificate
+from tests.unit.deploy.manifests import of_kind, ours
 from tests.unit.deploy.programs import haproxy
 
 DEPLOY = CHECKOUT / "deploy"
 INSTANT_ENGINE = {"tensorrt_llm": CHECKOUT / "scripts" / "ssjf_tools" / "bench" / "instant_llm"}
 PACE = {"SSJF_STEP_S": "0.01", "SSJF_MAX_INFLIGHT": "8"}
 KEY = "0123456789abcdef"
-ENGINE_ONLY = ("--model-control-mode=explicit", "--load-model=tensorrt_llm")
-SCHEDULER_ONLY = tuple(
-    f"--load-model={name}" for name in ("preprocessing", "length_predictor", "scheduler", "ensemble", "unary")
-)
 ENDPOINTS = 2
 # One call of each group that the deployment restricts, and one of each that clients need.
 ADMINISTRATION = {
@@ -76,19 +73,30 @@ class Site:
     certificate: Certificate
 
 
+def engine_arguments(certificate: Certificate) -> tuple[str, ...]:
+    """What the overlay `many-engines` gives an engine's tritonserver, with our certificate and key for its own."""
+    (engines,) = of_kind("many-engines", "StatefulSet")
+    _program, *words = engines["spec"]["template"]["spec"]["containers"][0]["args"]
+    files = {"ca.crt": certificate.cert, "tls.crt": certificate.cert, "tls.key": certificate.key}
+    text = "\n".join(word for word in words if not word.startswith("--model-repository"))
+    for name, path in files.items():
+        text = text.replace(f"/etc/ssjf/tls/{name}", str(path))
+    return tuple(text.replace("$(SSJF_ADMIN_KEY)", KEY).split("\n"))
+
+
+def scheduler_arguments() -> tuple[str, ...]:
+    """What the same overlay's scheduler hands on to its tritonserver."""
+    ((_pod, container),) = ours("many-engines")
+    return tuple(container["args"][container["args"].index("--") + 1 :])
+
+
 @contextmanager
 def running_site(folder: Path) -> Iterator[Site]:
     """Started side by side; a server's start is mostly waiting for its Python processes."""
     certificate, journal = make_certificate(folder), folder / "journal.jsonl"
-    tls = (
-        "--grpc-use-ssl-mutual=true",
-        f"--grpc-server-cert={certificate.cert}",
-        f"--grpc-server-key={certificate.key}",
-        f"--grpc-root-cert={certificate.cert}",
-    )
     restricted = tuple(layout.restrictions(KEY))
     with ExitStack() as stack, ThreadPoolExecutor(ENDPOINTS) as pool:
-        engine = stack.enter_context(throwaway_server(PACE, INSTANT_ENGINE, (*ENGINE_ONLY, *tls)))
+        engine = stack.enter_context(throwaway_server(PACE, INSTANT_ENGINE, engine_arguments(certificate)))
         far = {
             "SSJF_ENGINE_URL": engine.grpc_url.replace("127.0.0.1", "localhost"),
             "SSJF_ENGINE_TLS_CA": str(certificate.cert),
@@ -97,9 +105,7 @@ def running_site(folder: Path) -> Iterator[Site]:
         }
         made = [
             throwaway_server(PACE | {"SSJF_JOURNAL_PATH": str(journal)}, INSTANT_ENGINE, restricted),
-            throwaway_server(
-                PACE | far, INSTANT_ENGINE, ("--model-control-mode=explicit", *SCHEDULER_ONLY, *restricted)
-            ),
+            throwaway_server(PACE | far, INSTANT_ENGINE, (*scheduler_arguments(), *restricted)),
         ]
         one, two = pool.map(stack.enter_context, made)
         for each in (one, two, engine):  # ending politely would take each of them five seconds

@@ -8,31 +8,29 @@ import http.client
 import json
 import os
 import select
-import shutil
 import signal
 import socket
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
-import yaml
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from ssjf_client import Client, ClientError
 from ssjf_tools.deploy import drain, health
 from ssjf_tools.serve import layout
 from ssjf_tools.serve.components import MODELS
-from ssjf_tools.serve.throwaway import Throwaway, free_ports
+from ssjf_tools.serve.throwaway import Throwaway
 from tests.server.asking import TIMEOUT_S, post
+from tests.server.scraping import queries, running_prometheus
 from tests.server.site import (
     ADMINISTRATION,
-    DEPLOY,
     ENDPOINTS,
     HTTP_ADMINISTRATION,
     KEY,
@@ -40,11 +38,11 @@ from tests.server.site import (
     Balancer,
     Crowd,
     Site,
-    running,
     running_balancer,
     running_site,
     wait_until,
 )
+from tests.unit.deploy.manifests import of_kind
 
 SECRET = "marzipan-periscope-4711"  # a word that nobody else writes
 
@@ -153,6 +151,18 @@ def test_the_engine_answers_only_those_with_a_certificate(site: Site) -> None:
         assert refused.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
+def test_the_engines_http_port_is_for_the_kubelets_probes_alone(site: Site) -> None:
+    """HTTP has no TLS in Triton, so all but health is closed there."""
+    (engines,) = of_kind("many-engines", "StatefulSet")
+    container = engines["spec"]["template"]["spec"]["containers"][0]
+    paths = {container[probe]["httpGet"]["path"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")}
+    host = site.engine.http_url.removeprefix("http://")
+    for path in (*paths, "/v2/models/tensorrt_llm/config", "/v2/models/tensorrt_llm", "/v2/models/tensorrt_llm/stats"):
+        connection = http.client.HTTPConnection(host, timeout=10)
+        connection.request("GET", path)
+        assert connection.getresponse().status == (200 if path in paths else 403), path
+
+
 # -- prompts -----------------------------------------------------------------------------------------------------------
 
 
@@ -185,51 +195,20 @@ def test_prompts_are_in_no_log_metric_status_or_journal(site: Site) -> None:
 # -- Prometheus --------------------------------------------------------------------------------------------------------
 
 
-def fetch(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        return json.loads(answer.read())["data"]
-
-
 def test_prometheus_scrapes_the_servers_and_evaluates_our_rules(site: Site, tmp_path: Path) -> None:
-    program = shutil.which("prometheus")
-    if program is None:
-        pytest.skip("prometheus is not installed (Debian: apt-get install prometheus)")
-    configuration = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
-    targets = [server.metrics_url.split("/")[2] for server in (site.one, site.two)]
-    configuration["scrape_configs"][0]["static_configs"][0]["targets"] = targets
-    configuration["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(configuration))
-    shutil.copy(DEPLOY / "prometheus" / "rules.yml", tmp_path)
-    (port,) = free_ports(1)
-    log, api = tmp_path / "log", f"http://127.0.0.1:{port}/api/v1"
-    command: list[str | Path] = [
-        program, f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data",
-        f"--web.listen-address=127.0.0.1:{port}",
-    ]  # fmt: skip
-    with running(command, log), Client(site.two.grpc_url) as client:
+    with running_prometheus([site.one, site.two], tmp_path) as prometheus, Client(site.two.grpc_url) as client:
         client.generate("x", max_tokens=3)
-        wait_until(
-            "no samples of both servers",
-            lambda: len(fetch(f"{api}/query?query=ssjf_queue_time_seconds_count")["result"]) >= ENDPOINTS,
-            log,
-        )
-        rules = [rule for group in fetch(f"{api}/rules")["groups"] for rule in group["rules"]]
-        up = fetch(f"{api}/query?query=up")["result"]
-        names = set(fetch(f"{api}/label/__name__/values"))
-        wait_until(
-            "rules were not evaluated",
-            lambda: all(r["health"] == "ok" for g in fetch(f"{api}/rules")["groups"] for r in g["rules"]),
-            log,
-        )
-    assert [(sample["metric"]["job"], sample["value"][1]) for sample in up] == [("ssjf", "1")] * ENDPOINTS
+        prometheus.wait_until(lambda: len(prometheus.ask("ssjf_queue_time_seconds_count")) >= ENDPOINTS)
+        for query in queries():
+            assert len(prometheus.ask(query)) == 1 or "vector(0)" not in query, query
+        prometheus.wait_until(lambda: {rule["health"] for rule in prometheus.rules()} == {"ok"})
+        rules, names = prometheus.rules(), prometheus.metric_names()
+        up = [(sample["metric"]["job"], sample["value"][1]) for sample in prometheus.ask("up")]
+    assert up == [("ssjf", "1")] * ENDPOINTS
     assert len(rules) == 12
-    # Everything that the rules and the endpoint picker read, by the names that the real server gives it.
-    assert {
-        "ssjf_waiting_requests",
-        "ssjf_inflight_requests",
-        "ssjf_queue_oldest_wait_seconds",
-        "ssjf_engine_up",
-    } <= names
+    # What alerts and the endpoint picker read, by the names that the real server gives it.
+    read = {"ssjf_waiting_requests", "ssjf_inflight_requests", "ssjf_queue_oldest_wait_seconds", "ssjf_engine_up"}
+    assert read <= names
 
 
 # -- HAProxy -----------------------------------------------------------------------------------------------------------
