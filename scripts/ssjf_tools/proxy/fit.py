@@ -1,10 +1,10 @@
 """Fits a head on the frozen encoder. numpy only, seconds for thousands of prompts, no torch.
 
-Two linear stages. First ridge regression from the pooled features to a few views of the length (its logarithm, whether
-it was cut, whether it is short or long ...): strong regularisation, one closed form. Then multinomial logistic
-regression from those numbers to the bins. The second stage sees only predictions that the first made for prompts it was
-not fitted on, so it learns how far they can be trusted: that is what calibrates the distribution. Each stage is linear,
-so together they are the two-step head of graph.py.
+Two linear stages. First ridge regression from the pooled features and n-grams of tokens to a few views of the length
+(its logarithm, whether it was cut, whether it is short or long ...): strong regularisation, one closed form. Then
+multinomial logistic regression from those numbers to the bins. The second stage sees only predictions that the first
+made for prompts it was not fitted on, so it learns how far they can be trusted: that is what calibrates the
+distribution. Each stage is linear, so together they are the two-step head of graph.py.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bins import LengthBins
+from .calibrate import SMOOTHING, logistic
 from .data import FlatLabels
-from .head import Head, softmax
+from .grams import GramRows
+from .head import Head
 
 Matrix = NDArray[np.float64]
 _FOLDS = 5
-_NEWTON_STEPS = 30
-_HALVINGS = 20
-_DEAD = 1e-6  # spread of a view, which are all of the order of 1
+GRAM_WEIGHT = 1.0  # of the n-grams' kernel beside the features', both 1 on the diagonal
+TRUST = 0.8  # of the lesson beside the prompt's own answers
+TAUGHT_RIDGE = 0.3  # less than without a lesson, which says more than one noisy answer
 _SPREAD_FLOOR = 0.1  # of the median spread of the features
 _SHARP = 1e-3  # smoothing that leaves every label in its own bin
 
@@ -34,36 +36,86 @@ class FitSettings:
 
     ridge: float = 1.0  # penalty per feature, features standardised
     logistic: float = 1e-3  # penalty on the second stage's weights, per prompt
-    smoothing: float = 0.3  # width of the soft labels, in natural-log length
+    smoothing: float = SMOOTHING  # width of the soft labels, in natural-log length
     seed: int = 0  # of the folds between the stages
 
 
 @dataclass(frozen=True, slots=True)
-class _Ridge:
-    weight: Matrix  # [D, R], on raw features
-    bias: Matrix  # [R]
+class Inputs:
+    """What a head is fitted on: pooled features [n, D], and the n-grams' rows with their kernel [n, n] or none."""
 
-    def apply(self, features: Matrix) -> Matrix:
-        return np.asarray(features @ self.weight + self.bias)
+    features: NDArray[np.floating[Any]]
+    grams: GramRows | None = None
+    kernel: NDArray[np.float32] | None = None
 
 
-def fit_head(features: NDArray[np.floating[Any]], labels: FlatLabels, bins: LengthBins, settings: FitSettings) -> Head:
-    """Head for pooled features [prompts, D]; several samples of a prompt are averaged into its targets."""
-    inputs = features.astype(np.float64)
-    views = _average(_views(labels, bins), labels.prompt, len(inputs))
-    soft = soft_targets(labels, bins, settings.smoothing)
-    narrow = _out_of_fold(inputs, views, settings)
-    centre, spread = narrow.mean(axis=0), narrow.std(axis=0)
-    # A view that says nothing here, as 'was it cut' does when no answer was, has no scale to be brought to 1.
-    spread[spread < _DEAD] = 1.0
-    weight, bias = _logistic((narrow - centre) / spread, soft, settings.logistic)
-    first = _fit_ridge(inputs, views, settings.ridge)
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What a better informed predictor says: about the chosen prompts (never from their own answers) [chosen, R], and
+    about other prompts, which nobody measured, at `places` of the inputs [places, R].
+    """
+
+    chosen: Matrix
+    others: Matrix
+    places: NDArray[np.int64]
+
+
+def fit_head(
+    inputs: Inputs,
+    chosen: NDArray[np.int64],
+    labels: FlatLabels,
+    bins: LengthBins,
+    settings: FitSettings,
+    lesson: Lesson | None = None,
+) -> Head:
+    """Head from the chosen prompts, whose samples `labels` holds; several samples of a prompt are averaged.
+
+    With a lesson, the first stage learns from what a better informed predictor says, about more prompts; the second
+    sees measured lengths only.
+    """
+    views = average_views(labels, bins, len(chosen))
+    places, penalty = chosen, settings.ridge
+    if lesson is not None:
+        views = np.concatenate([TRUST * lesson.chosen + (1 - TRUST) * views, lesson.others])
+        places, penalty = np.concatenate([chosen, lesson.places]), TAUGHT_RIDGE
+    scaled, centre, spread = _standardised(inputs.features[places])
+    kernel = kernel_of(inputs, places)
+    narrow = out_of_fold(kernel, views, penalty, settings.seed)[: len(chosen)]
+    weight, bias = logistic(narrow, soft_targets(labels, bins, settings.smoothing), settings.logistic)
+    duals, mean = fit_ridge(kernel, views, penalty)
+    reduce = (scaled.T @ duals) / scaled.shape[1] / spread[:, None]
+    table = inputs.grams.table(places, GRAM_WEIGHT * duals) if inputs.grams else np.zeros((0, 0), np.float32)
     return Head(
-        reduce_weight=(first.weight / spread).astype(np.float32),
-        reduce_bias=((first.bias - centre) / spread).astype(np.float32),
+        reduce_weight=reduce.astype(np.float32),
+        reduce_bias=(mean - centre @ reduce).astype(np.float32),
         expand_weight=weight.astype(np.float32),
         expand_bias=bias.astype(np.float32),
+        grams=table,
     )
+
+
+def kernel_of(inputs: Inputs, places: NDArray[np.int64]) -> NDArray[np.float32]:
+    """How alike prompts are, by features and by n-grams where there are any [places, places]."""
+    scaled, _, _ = _standardised(inputs.features[places])
+    kernel = scaled @ scaled.T / np.float32(scaled.shape[1])
+    if inputs.kernel is not None:
+        kernel += np.float32(GRAM_WEIGHT) * inputs.kernel[np.ix_(places, places)]
+    return np.asarray(kernel)
+
+
+def average_views(labels: FlatLabels, bins: LengthBins, count: int) -> Matrix:
+    """What the samples say about each prompt's length, as the first stage is to predict it [count, R]."""
+    return _average(_views(labels, bins), labels.prompt, count)
+
+
+def fit_linear(
+    features: NDArray[np.floating[Any]], targets: Matrix, penalty: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Ridge regression from features [n, D] to targets [n, R]: weight [D, R] and bias [R] on raw features."""
+    scaled, centre, spread = _standardised(features)
+    duals, mean = fit_ridge(scaled @ scaled.T / np.float32(scaled.shape[1]), targets, penalty)
+    weight = (scaled.T @ duals) / scaled.shape[1] / spread[:, None]
+    return weight.astype(np.float32), (mean - centre @ weight).astype(np.float32)
 
 
 def soft_targets(labels: FlatLabels, bins: LengthBins, smoothing: float) -> Matrix:
@@ -134,77 +186,31 @@ def _average(rows: Matrix, prompt: NDArray[np.int64], count: int) -> Matrix:
     return totals / np.bincount(prompt, minlength=count)[:, None]
 
 
-def _out_of_fold(inputs: Matrix, views: Matrix, settings: FitSettings) -> Matrix:
-    """First-stage predictions for each prompt by a ridge that did not see it, [prompts, R]."""
-    order = np.random.default_rng(settings.seed).permutation(len(inputs))
+def out_of_fold(kernel: NDArray[np.float32], views: Matrix, penalty: float, seed: int) -> Matrix:
+    """First-stage predictions for each prompt by a ridge that did not see it [prompts, R]."""
+    order = np.random.default_rng(seed).permutation(len(kernel))
     predicted = np.empty_like(views)
     for part in range(_FOLDS):
         held = order[part::_FOLDS]
         rest = np.setdiff1d(order, held)
-        predicted[held] = _fit_ridge(inputs[rest], views[rest], settings.ridge).apply(inputs[held])
+        duals, mean = fit_ridge(kernel[np.ix_(rest, rest)], views[rest], penalty)
+        predicted[held] = kernel[np.ix_(held, rest)] @ duals + mean
     return predicted
 
 
-def _fit_ridge(inputs: Matrix, targets: Matrix, penalty: float) -> _Ridge:
-    """Ridge regression in its dual form: prompts are fewer than features."""
-    centre, spread = inputs.mean(axis=0), inputs.std(axis=0)
-    # Prompts of one template leave some features all but constant: without a floor their noise would be blown up.
-    spread = spread + _SPREAD_FLOOR * float(np.median(spread)) + 1e-9
-    scaled = (inputs - centre) / spread
+def fit_ridge(kernel: NDArray[np.float32], targets: Matrix, penalty: float) -> tuple[Matrix, Matrix]:
+    """Ridge regression in its dual form: a number per prompt and view [n, R], and the views' means [R]."""
     mean = targets.mean(axis=0)
-    kernel = scaled @ scaled.T
-    kernel[np.diag_indices_from(kernel)] += penalty * inputs.shape[1]
-    weight = (scaled.T @ np.linalg.solve(kernel, targets - mean)) / spread[:, None]
-    return _Ridge(weight, mean - centre @ weight)
+    ridge = kernel + np.float32(penalty) * np.eye(len(kernel), dtype=np.float32)
+    return np.linalg.solve(ridge, (targets - mean).astype(np.float32)).astype(np.float64), mean
 
 
-def _logistic(inputs: Matrix, targets: Matrix, penalty: float) -> tuple[Matrix, Matrix]:
-    """Multinomial logistic regression on soft targets by Newton's method: weight [R, K], bias [K].
-
-    The objective is mean cross-entropy + penalty * |weight|²; a trace of penalty on the bias makes it strictly convex.
-    """
-    rows, bins = inputs.shape[0], targets.shape[1]
-    design = np.hstack([inputs, np.ones((rows, 1))])
-    width = design.shape[1]
-    ridge = np.full((width, bins), 2 * penalty)
-    ridge[-1] = 1e-8
-    theta = np.zeros((width, bins))
-    theta[-1] = np.log(targets.mean(axis=0) + 1e-6)
-    value = _objective(design, theta, targets, ridge)
-    for _ in range(_NEWTON_STEPS):
-        shares = softmax(design @ theta)
-        gradient = design.T @ (shares - targets) / rows + ridge * theta
-        step = np.linalg.solve(_hessian(design, shares, ridge), gradient.ravel()).reshape(width, bins)
-        # A full step can overshoot where bins are all but certain; a shorter one in its direction always descends.
-        for _ in range(_HALVINGS):
-            lower = _objective(design, theta - step, targets, ridge)
-            if lower <= value:
-                break
-            step = step / 2
-        else:
-            break
-        theta, gained, value = theta - step, value - lower, lower
-        if gained < 1e-12:
-            break
-    return theta[:-1], theta[-1]
-
-
-def _objective(design: Matrix, theta: Matrix, targets: Matrix, ridge: Matrix) -> float:
-    """Mean cross-entropy plus the penalty, for parameters theta [width, K]."""
-    logits = design @ theta
-    top = logits.max(axis=1)
-    log_sum = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
-    return float(np.mean(log_sum - (targets * logits).sum(axis=1)) + 0.5 * (ridge * theta**2).sum())
-
-
-def _hessian(design: Matrix, shares: Matrix, ridge: Matrix) -> Matrix:
-    """Second derivative of the mean cross-entropy by [width * K] parameters, plus the penalty's."""
-    rows, width = design.shape
-    bins = shares.shape[1]
-    blocks = -np.einsum("ni,nk,nj,nl->ikjl", design, shares, design, shares, optimize=True) / rows
-    diagonal = np.einsum("ni,nk,nj->ikj", design, shares, design, optimize=True) / rows
-    for index in range(bins):
-        blocks[:, index, :, index] += diagonal[:, index, :]
-    flat = blocks.reshape(width * bins, width * bins)
-    flat[np.diag_indices_from(flat)] += ridge.ravel()
-    return np.asarray(flat)
+def _standardised(
+    features: NDArray[np.floating[Any]],
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Features [n, D] with mean 0 and spread 1, their centre and their spread."""
+    narrow = np.asarray(features, np.float32)
+    centre, spread = narrow.mean(axis=0), narrow.std(axis=0)
+    # Prompts of one template leave some features all but constant: without a floor their noise would be blown up.
+    spread = spread + np.float32(_SPREAD_FLOOR * float(np.median(spread)) + 1e-9)
+    return (narrow - centre) / spread, centre, spread

@@ -13,71 +13,49 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from .encoder import EncoderSpec, Weights
+from .gram_graph import add_grams
+from .grams import PAIR_PLACES
 from .head import Head
+from .nodes import Nodes
 
 OPSET = 17
 IR_VERSION = 8
 MASKED = -1e4  # added to attention scores of padding; exp() of it is 0, and FP16 can hold it
 
 
-class _Graph:
-    """Collects nodes and constants; every method returns the name of the tensor it made."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-        self._known: set[str] = set()
-
-    def constant(self, name: str, value: NDArray[np.generic]) -> str:
-        if name not in self._known:
-            self._known.add(name)
-            self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
-        return name
-
-    def scalar(self, name: str, value: float) -> str:
-        return self.constant(name, np.asarray(value, dtype=np.float32))
-
-    def integers(self, name: str, values: Sequence[int]) -> str:
-        return self.constant(name, np.asarray(values, dtype=np.int64))
-
-    def op(self, kind: str, name: str, *inputs: str, **attributes: object) -> str:
-        self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
-        return name
-
-    def linear(self, name: str, x: str, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> str:
-        """x @ weight + bias, weight as [in, out]."""
-        product = self.op("MatMul", f"{name}/matmul", x, self.constant(f"{name}/weight", weight))
-        return self.op("Add", f"{name}/add", product, self.constant(f"{name}/bias", bias))
-
-    def norm(self, name: str, x: str, weights: Weights, source: str, epsilon: float) -> str:
-        scale = self.constant(f"{name}/scale", weights[f"{source}.weight"])
-        bias = self.constant(f"{name}/bias", weights[f"{source}.bias"])
-        return self.op("LayerNormalization", name, x, scale, bias, axis=-1, epsilon=epsilon)
-
-
-def build_graph(spec: EncoderSpec, weights: Weights, head: Head) -> onnx.ModelProto:
+def build_graph(spec: EncoderSpec, weights: Weights, head: Head, *, first_token: bool = False) -> onnx.ModelProto:
     """The served model: input_ids, attention_mask INT32 [batch, length] -> length_distribution FP32 [batch, K].
+
+    first_token: the head takes the first token of the last layer alone, as the paper's heads do.
 
     Raises ValueError when the head does not fit the encoder, KeyError when an encoder weight is missing,
     onnx.checker.ValidationError for a graph that is not well formed.
     """
-    if head.features != feature_count(spec):
-        raise ValueError(f"head takes {head.features} features; this encoder gives {feature_count(spec)}")
-    graph = _Graph()
-    narrow = graph.linear("head/reduce", _features(graph, spec, weights), head.reduce_weight, head.reduce_bias)
+    given = spec.hidden if first_token else feature_count(spec)
+    if head.features != given:
+        raise ValueError(f"head takes {head.features} features; this encoder gives {given}")
+    if head.grams.size and len(head.grams) != spec.vocabulary + PAIR_PLACES:
+        raise ValueError(f"head has {len(head.grams)} n-grams; expected {spec.vocabulary + PAIR_PLACES}")
+    graph = Nodes()
+    inner = _features(graph, spec, weights, first_token=first_token)
+    for index, (weight, bias) in enumerate(head.hidden):
+        inner = graph.op("Relu", f"head/relu{index}", graph.linear(f"head/hidden{index}", inner, weight, bias))
+    narrow = graph.linear("head/reduce", inner, head.reduce_weight, head.reduce_bias)
+    if head.grams.size:
+        narrow = graph.op("Add", "head/with_grams", narrow, add_grams(graph, spec, head.grams))
     logits = graph.linear("head/expand", narrow, head.expand_weight, head.expand_bias)
     graph.op("Softmax", "length_distribution", logits, axis=-1)
     return _model(graph, "length_distribution", head.bins)
 
 
-def build_feature_graph(spec: EncoderSpec, weights: Weights) -> onnx.ModelProto:
+def build_feature_graph(spec: EncoderSpec, weights: Weights, *, first_token: bool = False) -> onnx.ModelProto:
     """The same encoder with its pooled features as output, for training a head on the frozen encoder."""
-    graph = _Graph()
-    graph.op("Identity", "features", _features(graph, spec, weights))
-    return _model(graph, "features", feature_count(spec))
+    graph = Nodes()
+    graph.op("Identity", "features", _features(graph, spec, weights, first_token=first_token))
+    return _model(graph, "features", spec.hidden if first_token else feature_count(spec))
 
 
 def feature_count(spec: EncoderSpec) -> int:
@@ -85,23 +63,26 @@ def feature_count(spec: EncoderSpec) -> int:
     return 2 * (spec.layers + 1) * spec.hidden
 
 
-def _features(graph: _Graph, spec: EncoderSpec, weights: Weights) -> str:
+def _features(graph: Nodes, spec: EncoderSpec, weights: Weights, *, first_token: bool = False) -> str:
     """Pooled features [batch, feature_count]: for the embeddings and each layer in turn, mean then maximum.
 
     Lower layers know more about answer lengths than the last one, which was trained for sentence similarity: ridge on
     the last layer's mean gives a held-out tau_b of 0.37, on all of these 0.47 (docs/proxy-model-card.md).
     """
     bias = _attention_bias(graph)
-    hidden = _embeddings(graph, spec, weights)
-    pooling = _Pooling(graph)
-    pooled = pooling.of("pool/embed", hidden)
+    states = [_embeddings(graph, spec, weights)]
     for index in range(spec.layers):
-        hidden = _layer(graph, spec, weights, index, hidden, bias)
-        pooled += pooling.of(f"pool/layer{index}", hidden)
+        states.append(_layer(graph, spec, weights, index, states[-1], bias))
+    if first_token:
+        first = graph.op("Gather", "pool/first", states[-1], graph.constant("first", np.array([0], np.int32)), axis=1)
+        return graph.op("Squeeze", "pool/features", first, graph.integers("axis_1", [1]))
+    pooling = _Pooling(graph)
+    names = ["pool/embed", *(f"pool/layer{index}" for index in range(spec.layers))]
+    pooled = [name for place, state in zip(names, states, strict=True) for name in pooling.of(place, state)]
     return graph.op("Concat", "pool/features", *pooled, axis=-1)
 
 
-def _model(graph: _Graph, output: str, width: int) -> onnx.ModelProto:
+def _model(graph: Nodes, output: str, width: int) -> onnx.ModelProto:
     rows = ["batch", "length"]
     body = helper.make_graph(
         graph.nodes,
@@ -119,7 +100,7 @@ def _model(graph: _Graph, output: str, width: int) -> onnx.ModelProto:
     return model
 
 
-def _attention_bias(graph: _Graph) -> str:
+def _attention_bias(graph: Nodes) -> str:
     """0 for tokens, MASKED for padding, [batch, 1, 1, length]; also leaves the mask as FP32 in `embed/mask`."""
     mask = graph.op("Cast", "embed/mask", "attention_mask", to=TensorProto.FLOAT)
     padding = graph.op("Sub", "embed/padding", graph.scalar("one", 1.0), mask)
@@ -127,7 +108,7 @@ def _attention_bias(graph: _Graph) -> str:
     return graph.op("Unsqueeze", "embed/attention_bias", scaled, graph.integers("axes_1_2", [1, 2]))
 
 
-def _embeddings(graph: _Graph, spec: EncoderSpec, weights: Weights) -> str:
+def _embeddings(graph: Nodes, spec: EncoderSpec, weights: Weights) -> str:
     words = graph.constant("embed/words", weights["embeddings.word_embeddings.weight"])
     # One prompt is one segment: type 0 everywhere, so its vector is added to the position table here and now.
     table = weights["embeddings.position_embeddings.weight"] + weights["embeddings.token_type_embeddings.weight"][0]
@@ -142,7 +123,7 @@ def _embeddings(graph: _Graph, spec: EncoderSpec, weights: Weights) -> str:
     return graph.norm("embed/norm", summed, weights, "embeddings.LayerNorm", spec.epsilon)
 
 
-def _layer(graph: _Graph, spec: EncoderSpec, weights: Weights, index: int, x: str, bias: str) -> str:
+def _layer(graph: Nodes, spec: EncoderSpec, weights: Weights, index: int, x: str, bias: str) -> str:
     source, name = f"encoder.layer.{index}", f"layer{index}"
     attended = _attention(graph, spec, weights, index, x, bias)
     first = graph.op("Add", f"{name}/residual1", attended, x)
@@ -153,7 +134,7 @@ def _layer(graph: _Graph, spec: EncoderSpec, weights: Weights, index: int, x: st
     return graph.norm(f"{name}/norm2", second, weights, f"{source}.output.LayerNorm", spec.epsilon)
 
 
-def _attention(graph: _Graph, spec: EncoderSpec, weights: Weights, index: int, x: str, bias: str) -> str:
+def _attention(graph: Nodes, spec: EncoderSpec, weights: Weights, index: int, x: str, bias: str) -> str:
     source, name = f"encoder.layer.{index}.attention", f"layer{index}/attention"
     size = spec.hidden // spec.heads
     # One product for queries, keys and values is faster than three. 1/sqrt(size) is folded into the queries: one op
@@ -183,7 +164,7 @@ def _attention(graph: _Graph, spec: EncoderSpec, weights: Weights, index: int, x
     return graph.linear(f"{name}/output", joined, *_dense(weights, f"{source}.output.dense"))
 
 
-def _gelu(graph: _Graph, name: str, x: str) -> str:
+def _gelu(graph: Nodes, name: str, x: str) -> str:
     """x/2 * (1 + erf(x/sqrt 2)), in the order that ONNX Runtime and TensorRT recognise and fuse."""
     inner = graph.op("Div", f"{name}/gelu/div", x, graph.scalar("sqrt_2", math.sqrt(2.0)))
     error = graph.op("Erf", f"{name}/gelu/erf", inner)
@@ -195,7 +176,7 @@ def _gelu(graph: _Graph, name: str, x: str) -> str:
 class _Pooling:
     """Mean and maximum over the real tokens of [batch, length, hidden]; what they share is computed once."""
 
-    def __init__(self, graph: _Graph) -> None:
+    def __init__(self, graph: Nodes) -> None:
         self._graph = graph
         self._axis = graph.integers("axis_1", [1])
         count = graph.op("ReduceSum", "pool/count", "embed/mask", self._axis, keepdims=1)

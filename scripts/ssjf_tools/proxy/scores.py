@@ -41,6 +41,24 @@ def score(probabilities: NDArray[np.float64], prompts: Sequence[LabelledPrompt],
     return {name: round(value, 4) for name, value in figures.items()}
 
 
+def score_groups(
+    probabilities: NDArray[np.float64], prompts: Sequence[LabelledPrompt], bins: LengthBins
+) -> dict[str, float]:
+    """`kendall_tau_b_<file>` for each file that prompts came from, where there are several (chat and tasks, say)."""
+    names = [prompt.group for prompt in prompts]
+    if len(set(names)) < 2:
+        return {}
+    cap = float(bins.edges[-2])
+    expected = probabilities @ np.minimum(bins.means, cap)
+    figures = {}
+    for name in dict.fromkeys(names):
+        chosen = np.array([index for index, own in enumerate(names) if own == name])
+        labels = _scorable(flatten([prompts[index] for index in chosen]), bins)
+        tau = kendall_tau_b(expected[chosen][labels.prompt], np.minimum(labels.tokens, cap).astype(np.float64))
+        figures[f"kendall_tau_b_{name}"] = round(tau, 4)
+    return figures
+
+
 def score_scheduling(
     probabilities: NDArray[np.float64], prompts: Sequence[LabelledPrompt], bins: LengthBins
 ) -> dict[str, float]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -12,149 +13,156 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
-
-from proxy_onnx.encode import ProxyEncoder
-from proxy_onnx.errors import ProxyError
 
 from .artifact import ProxyArtifact
 from .baselines import baseline_taus
-from .bins import fit_bins
-from .crossval import cross_validate, select
-from .data import DataError, flatten, load_labelled
-from .describe import ENCODER_LAYERS, data_facts, describe
-from .encoder import EncoderError, load_encoder, package_dir
-from .features import pooled_features
-from .fit import FitSettings, fit_head
-from .progress import ProgressLine
-from .scores import score, score_scheduling
+from .ceiling import ceiling_scores
+from .commands import add_data_arguments, run_command, show
+from .crossval import cross_validate
+from .describe import data_facts, describe
+from .encoder import Weights
+from .fit import FitSettings
+from .preparing import EncoderChoice, prepare
+from .scores import score, score_groups, score_scheduling
 from .training_set import TrainingSet
 
 HOLDOUT = 0.2  # share of the prompts that a fine-tuned proxy is scored on
-FEWEST_PROMPTS = 50  # below this a held-out rank correlation says nothing
+HEADS = (
+    "distribution", "regression-l1", "regression-mse", "binary", "multi-class", "ordinal-l1", "ordinal-mse", "listmle",
+    "pairwise",
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line entry; 0, or 1 with one line that says what is wrong."""
-    options = _parser().parse_args(arguments)
-    try:
-        _train(options)
-    except (DataError, EncoderError, ProxyError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(_parser(), _train, arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/train-proxy",
-        description="Trains the length predictor: a calibrated distribution over answer lengths on the frozen MiniLM "
-        "encoder. Prints held-out figures by cross-validation over prompts, then fits on all prompts and writes "
-        "proxy.json and head.npz. Serve the result with SSJF_PROXY_WEIGHTS=DIR scripts/serve.",
+        description="Trains the length predictor. Without --epochs: a calibrated distribution over answer lengths on "
+        "the frozen encoder and n-grams of tokens, minutes, no torch. With --epochs, another --head or --recipe paper "
+        "the encoder is tuned with transformers' Trainer (kept in DIR while it runs; the same command goes on where a "
+        "killed run was). Prints held-out figures, then trains on all prompts and writes the proxy to DIR. Serve it "
+        "with SSJF_PROXY_WEIGHTS=DIR scripts/serve. Several GPUs: accelerate launch -m ssjf_tools.proxy.train … in "
+        ".venv-train with PYTHONPATH=scripts:client:python_backends.",
     )
-    parser.add_argument("--prompts", type=Path, nargs="+", required=True, metavar="FILE", help="JSONL: id, prompt")
-    parser.add_argument(
-        "--lengths", type=Path, nargs="+", required=True, metavar="FILE", help="JSONL: id, output_tokens, finish"
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where proxy.json and head.npz go")
+    add_data_arguments(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the trained proxy goes")
     parser.add_argument("--cap", type=int, help="tokens at which answers were cut (default: the longest one seen)")
     parser.add_argument("--bins", type=int, default=32, help="most length bins below the cap (default: %(default)s)")
     parser.add_argument("--folds", type=int, default=5, help="folds of the cross-validation (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one cross-validation each")
-    parser.add_argument(
-        "--ridge", type=float, default=FitSettings().ridge, help="regularisation (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--epochs", type=int, default=0, help="fine-tune the encoder too, this often over the data (needs torch)"
-    )
-    parser.add_argument(
-        "--tune-seeds", type=int, nargs="*", default=[0], help="score fine-tuning on a held-out fifth, one run each"
-    )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads for the encoder (default: %(default)s)")
+    parser.add_argument("--note", default="", help="free text for proxy.json: served model, sampling, licence")
     parser.add_argument(
-        "--note", default="", help="free text for proxy.json: served model, sampling, licence of the data"
+        "--states",
+        type=Path,
+        metavar="FILE",
+        help="hidden states of the served LLM (python -m ssjf_tools.proxy.states --help): they teach the proxy, about "
+        "prompts without labels too; not with tuning",
+    )
+    encoder = parser.add_argument_group("encoder")
+    encoder.add_argument(
+        "--encoder", type=Path, metavar="DIR", help="a Hugging Face encoder (BERT kin) instead of the packaged MiniLM"
+    )
+    encoder.add_argument("--layers", type=int, help="use its first N layers (default: 3; all with --encoder)")
+    encoder.add_argument("--max-length", type=int, default=128, help="most tokens of a prompt (default: %(default)s)")
+    encoder.add_argument(
+        "--head-tokens",
+        type=int,
+        help="of a longer prompt keep so many from its start (default: half; 0: the end only)",
+    )
+    tuning = parser.add_argument_group("tuning (needs torch)")
+    tuning.add_argument("--head", choices=HEADS, default=HEADS[0], help="what is learnt (default: %(default)s)")
+    tuning.add_argument("--recipe", choices=("ours", "paper"), default="ours", help="paper: Qiu et al. 2024, see docs")
+    tuning.add_argument(
+        "--epochs", type=int, help="tune the encoder, this often over the data (default with tuning: 2)"
+    )
+    tuning.add_argument("--seed", type=int, default=0, help="of the tuning run that is kept (default: %(default)s)")
+    tuning.add_argument("--frozen-layers", type=int, default=0, help="lowest layers that stay as they are")
+    tuning.add_argument(
+        "--tune-seeds", type=int, nargs="*", default=[0], help="score tuning on a held-out fifth, one run each"
     )
     return parser
 
 
 def _train(options: argparse.Namespace) -> None:
-    data = _prepare(options)
-    settings = FitSettings(ridge=options.ridge)
+    choice = EncoderChoice(options.encoder, options.layers, options.max_length, options.head_tokens)
+    data = prepare(options.prompts, options.lengths, choice, options.cap, options.bins, options.threads, options.states)
+    settings = FitSettings()
     training: dict[str, Any] = {
         "date": date.today().isoformat(),
         "data": data_facts([*options.prompts, *options.lengths], data.prompts),
         "note": options.note,
         "cap": int(data.bins.edges[-2]),
+        "taught_prompts": 0 if data.teacher is None else len(data.teacher.others),
         "baselines": baseline_taus(data.prompts, options.folds, options.seeds),
     }
-    _show("baselines", training["baselines"])
+    show("baselines", training["baselines"])
     training["cross_validation"] = _held_out(data, settings, options)
-    if options.epochs:
-        artifact = _fine_tuned(data, settings, training, options)
+    if options.epochs or options.head != HEADS[0] or options.recipe == "paper":
+        artifact = _tuned(data, settings, training, options)
     else:
-        head = fit_head(data.features, data.labels, data.bins, settings)
-        artifact = ProxyArtifact(describe(data.bins, data.spec, training), head)
-    artifact.save(options.out)
-    print(f"wrote {options.out}")
-
-
-def _prepare(options: argparse.Namespace) -> TrainingSet:
-    prompts = load_labelled(options.prompts, options.lengths)
-    if len(prompts) < FEWEST_PROMPTS:
-        raise DataError(f"{len(prompts)} labelled prompts; expected at least {FEWEST_PROMPTS}")
-    labels = flatten(prompts)
-    bins = fit_bins(options.cap or int(labels.tokens.max()), options.bins, labels.tokens, labels.censored)
-    spec, weights = load_encoder(package_dir(), ENCODER_LAYERS)
-    tokenizer = Tokenizer.from_file(str(package_dir() / "tokenizer.json"))
-    encoder = ProxyEncoder(tokenizer, describe(bins, spec, {}))
-    texts = [prompt.text for prompt in prompts]
-    features = pooled_features(texts, encoder, spec, weights, options.threads, ProgressLine("encoding", "prompts"))
-    return TrainingSet(prompts, labels, bins, features, encoder, spec, weights, options.threads)
+        head = data.fit(np.arange(len(data.prompts)), settings)
+        artifact = ProxyArtifact(describe(data, training), head, **_own_encoder(data, data.weights))
+    if int(os.environ.get("RANK", "0")) == 0:  # one of accelerate's processes writes
+        artifact.save(options.out)
+        print(f"wrote {options.out}")
 
 
 def _held_out(data: TrainingSet, settings: FitSettings, options: argparse.Namespace) -> dict[str, Any]:
     """Mean figures over the seeds' cross-validations, with the spread of the rank correlation; printed as well."""
 
     def fit(chosen: NDArray[np.int64], held: NDArray[np.int64]) -> NDArray[np.float64]:
-        head = fit_head(data.features[chosen], select(data.labels, chosen), data.bins, settings)
-        return head.probabilities(data.features[held])
+        return data.predict(data.fit(chosen, settings), held)
 
     runs = []
     for seed in options.seeds:
         held_out = cross_validate(len(data.prompts), data.bins.count, options.folds, seed, fit)
-        scheduling = score_scheduling(held_out, data.prompts, data.bins)
-        runs.append({**score(held_out, data.prompts, data.bins), **scheduling})
-        _show(f"frozen encoder, held out, seed {seed}", runs[-1])
+        runs.append(
+            {
+                **score(held_out, data.prompts, data.bins),
+                **score_groups(held_out, data.prompts, data.bins),
+                **score_scheduling(held_out, data.prompts, data.bins),
+                **ceiling_scores(held_out, data.prompts, data.bins),
+            }
+        )
+        show(f"frozen encoder, held out, seed {seed}", runs[-1])
     scores: dict[str, Any] = {name: round(float(np.mean([run[name] for run in runs])), 4) for name in runs[0]}
     by_seed = [run["kendall_tau_b"] for run in runs]
     return {"folds": options.folds, "seeds": options.seeds, **scores, "kendall_tau_b_by_seed": by_seed}
 
 
-def _fine_tuned(
+def _tuned(
     data: TrainingSet, settings: FitSettings, training: dict[str, Any], options: argparse.Namespace
 ) -> ProxyArtifact:
     """Tune encoder and head: per seed on four fifths for the record, then on all prompts for the result."""
-    from .finetune import TuneSettings  # noqa: PLC0415 (torch, which training a head does without)
-    from .tuning import holdout_figures, tune  # noqa: PLC0415
+    from .trainer import PAPER, TuneSettings  # noqa: PLC0415 (torch, which training a head does without)
+    from .tuning import adapter_of, holdout_figures, tune  # noqa: PLC0415
 
+    asked = {"head": options.head, "threads": options.threads, "frozen_layers": options.frozen_layers}
+    asked |= PAPER if options.recipe == "paper" else {}
+    asked |= {"epochs": options.epochs} if options.epochs else {}
     runs = []
     for seed in options.tune_seeds:
-        tuning = TuneSettings(epochs=options.epochs, seed=seed, threads=options.threads)
-        state = options.out / f"holdout-{seed}.checkpoint"
-        runs.append(
-            holdout_figures(data, HOLDOUT, tuning, settings.smoothing, state, ProgressLine("encoding", "prompts"))
-        )
-        _show(f"tuned, held out, seed {seed}", runs[-1]["tuned"])
-        _show(f"frozen, same prompts, seed {seed}", runs[-1]["frozen"])
-    tuning = TuneSettings(epochs=options.epochs, threads=options.threads)
-    everything = np.arange(len(data.prompts))
-    adapter, head = tune(data, everything, tuning, settings.smoothing, options.out / "all.checkpoint")
-    training = {**training, "fine_tuning": {**asdict(tuning), "holdout": runs}}
-    return ProxyArtifact(describe(data.bins, data.spec, training, frozen=False), head, adapter)
+        tuning = TuneSettings(**asked, seed=seed)
+        runs.append(holdout_figures(data, HOLDOUT, tuning, settings.smoothing, options.out / f"holdout-{seed}"))
+        show(f"tuned, held out, seed {seed}", runs[-1]["tuned"])
+        show(f"frozen, same prompts, seed {seed}", runs[-1]["frozen"])
+    tuning = TuneSettings(**asked, seed=options.seed)
+    tuned = tune(data, np.arange(len(data.prompts)), tuning, settings.smoothing, options.out / "all")
+    record = {**training, "fine_tuning": {**asdict(tuning), "holdout": runs}}
+    document = describe(data, record, frozen=False, first_token=tuning.paper_head)
+    return ProxyArtifact(document, tuned.head, adapter_of(data, tuned), **_own_encoder(data, tuned.weights))
 
 
-def _show(what: str, figures: Mapping[str, float]) -> None:
-    print(f"{what}: " + ", ".join(f"{name} {value:g}" for name, value in figures.items()), flush=True)
+def _own_encoder(data: TrainingSet, weights: Weights) -> dict[str, Any]:
+    """What an artifact needs that is not on the packaged encoder."""
+    if data.folder is None:
+        return {}
+    return {"encoder": weights, "tokenizer": (data.folder / "tokenizer.json").read_text(encoding="utf-8")}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 from proxy_onnx.errors import MetadataError
 from proxy_onnx.runtime import OnnxRuntime
 from ssjf_tools.proxy.encoder import EncoderSpec, Weights
+from ssjf_tools.proxy.grams import FIRST_FACTOR, PAIR_PLACES, SECOND_FACTOR, gram_rows
 from ssjf_tools.proxy.graph import build_feature_graph, build_graph
-from ssjf_tools.proxy.head import softmax
+from ssjf_tools.proxy.head import Head, softmax
 from ssjf_tools.proxy.quantize import to_int8
 from tests.unit.proxy import small_proxy
 from tests.unit.proxy.small_proxy import SPEC
@@ -22,14 +24,16 @@ from tests.unit.proxy.small_proxy import SPEC
 WEIGHTS = small_proxy.weights()
 HEAD = small_proxy.head()
 MODEL = build_graph(SPEC, WEIGHTS, HEAD)
+GRAMS = np.random.default_rng(3).normal(0, 0.5, (SPEC.vocabulary + PAIR_PLACES, 3)).astype(np.float32)
+WITH_GRAMS = build_graph(SPEC, WEIGHTS, replace(HEAD, grams=GRAMS))
 IDS = np.array([[2, 9, 7, 22, 3, 0], [2, 30, 3, 0, 0, 0], [2, 5, 6, 7, 8, 3]], np.int32)
 MASK = (IDS != 0).astype(np.int32)
 
 # What TensorRT 10 parses without a plugin, and nothing more than we need (onnx-tensorrt, docs/operators.md).
 TENSORRT_OPS = {
-    "Add", "Cast", "Concat", "Div", "Erf", "Gather", "Identity", "LayerNormalization", "MatMul", "Max", "Mul",
-    "ReduceMax", "ReduceSum", "Reshape", "Shape", "Slice", "Softmax", "Split", "Squeeze", "Sub", "Transpose",
-    "Unsqueeze",
+    "Add", "Cast", "Concat", "Div", "Equal", "Erf", "Gather", "Identity", "LayerNormalization", "Log", "MatMul", "Max",
+    "Mul", "ReduceMax", "ReduceSum", "Relu", "Reshape", "Shape", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub",
+    "Transpose", "Unsqueeze",
 }  # fmt: skip
 
 
@@ -44,35 +48,64 @@ def test_the_graph_computes_bert_as_written_down() -> None:
     assert np.abs(run(MODEL, IDS, MASK) - HEAD.probabilities(expected)).max() < 1e-5
 
 
-def test_padding_and_neighbours_change_nothing() -> None:
-    together = run(MODEL, np.pad(IDS, ((0, 0), (0, 6))), np.pad(MASK, ((0, 0), (0, 6))))
+def test_the_graph_adds_the_n_grams_that_training_counted() -> None:
+    ids = np.array([[2, 9, 9, 9, 7, 9, 7, 3], [2, 31, 30, 3, 0, 0, 0, 0]], np.int32)  # repeats, and padding
+    mask = (ids != 0).astype(np.int32)
+    rows = [row[row != 0] for row in ids]
+    features = np.stack([reference_features(SPEC, WEIGHTS, row) for row in rows])
+    added = gram_rows(rows, SPEC.vocabulary).sums(GRAMS)
+    assert np.abs(run(WITH_GRAMS, ids, mask) - HEAD.probabilities(features, added)).max() < 1e-5
+    assert np.abs(HEAD.probabilities(features, added) - HEAD.probabilities(features)).max() > 0.01
+
+
+def test_the_largest_token_ids_do_not_overflow_whole_numbers() -> None:
+    assert (FIRST_FACTOR + SECOND_FACTOR) * 250_000 < 2**31  # vocabularies have up to 250,000 tokens
+
+
+def test_the_papers_head_reads_the_first_token_through_relu() -> None:
+    rng = np.random.default_rng(5)
+    hidden = ((rng.normal(0, 1, (8, 6)).astype(np.float32), rng.normal(0, 1, 6).astype(np.float32)),)
+    last = rng.normal(0, 1, (6, 4)).astype(np.float32)
+    head = Head(last, np.zeros(4, np.float32), np.eye(4, dtype=np.float32), np.zeros(4, np.float32), hidden=hidden)
+    first = run(build_feature_graph(SPEC, WEIGHTS, first_token=True), IDS, MASK)
+    logits = np.maximum(first @ hidden[0][0] + hidden[0][1], 0) @ last
+    model = build_graph(SPEC, WEIGHTS, head, first_token=True)
+    assert np.abs(run(model, IDS, MASK) - softmax(logits.astype(np.float64))).max() < 1e-5
+    assert {node.op_type for node in model.graph.node} <= TENSORRT_OPS
+
+
+@pytest.mark.parametrize("model", [MODEL, WITH_GRAMS])
+def test_padding_and_neighbours_change_nothing(model: onnx.ModelProto) -> None:
+    together = run(model, np.pad(IDS, ((0, 0), (0, 6))), np.pad(MASK, ((0, 0), (0, 6))))
     for row in range(len(IDS)):
         real = MASK[row] == 1
-        alone = run(MODEL, IDS[row : row + 1, real], MASK[row : row + 1, real])
+        alone = run(model, IDS[row : row + 1, real], MASK[row : row + 1, real])
         assert np.abs(together[row] - alone[0]).max() < 1e-5
 
 
-def test_a_row_without_tokens_gives_numbers() -> None:
-    assert np.isfinite(run(MODEL, IDS, np.zeros_like(MASK))).all()
+@pytest.mark.parametrize("model", [MODEL, WITH_GRAMS])
+def test_a_row_without_tokens_gives_numbers(model: onnx.ModelProto) -> None:
+    assert np.isfinite(run(model, IDS, np.zeros_like(MASK))).all()
 
 
-def test_the_graph_is_clean_for_tensorrt() -> None:
-    assert {node.op_type for node in MODEL.graph.node} <= TENSORRT_OPS
-    assert [(entry.domain, entry.version) for entry in MODEL.opset_import] == [("", 17)]
-    for tensor in MODEL.graph.input:
+@pytest.mark.parametrize("model", [MODEL, WITH_GRAMS])
+def test_the_graph_is_clean_for_tensorrt(model: onnx.ModelProto) -> None:
+    assert {node.op_type for node in model.graph.node} <= TENSORRT_OPS
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 17)]
+    for tensor in model.graph.input:
         assert tensor.type.tensor_type.elem_type == onnx.TensorProto.INT32
         assert [dim.dim_param for dim in tensor.type.tensor_type.shape.dim] == ["batch", "length"]
-    kinds = {tensor.data_type for tensor in MODEL.graph.initializer}
-    assert kinds <= {onnx.TensorProto.FLOAT, onnx.TensorProto.INT64}
-    onnx.checker.check_model(MODEL, full_check=True)
+    kinds = {tensor.data_type for tensor in model.graph.initializer}
+    assert kinds <= {onnx.TensorProto.FLOAT, onnx.TensorProto.INT64, onnx.TensorProto.INT32}
+    onnx.checker.check_model(model, full_check=True)
 
 
 def test_names_tell_a_builder_what_to_keep_in_fp32() -> None:
-    for node in MODEL.graph.node:
+    for node in WITH_GRAMS.graph.node:
         if node.op_type == "LayerNormalization":
             assert "/norm" in node.name
         if node.op_type in {"ReduceSum", "ReduceMax"}:
-            assert node.name.startswith("pool/")
+            assert node.name.startswith(("pool/", "head/"))
 
 
 def test_a_head_for_another_encoder_is_refused() -> None:
