@@ -46,6 +46,13 @@ def test_the_right_service_times_give_the_same_completion_times(measurement: Pat
     assert not any(one.holds for one in slow)
 
 
+def test_at_its_own_speed_a_slower_machine_agrees(measurement: Path) -> None:
+    wrong = replace(EXACT, steps=((1, 0.3 * TOKEN_S),))
+    assert not any(one.holds for one in agreements(read_record(measurement), wrong))
+    for one in agreements(read_record(measurement), wrong, own_speed=True):
+        assert one.mean_off == pytest.approx(0.0, abs=1e-3)
+
+
 def test_command(measurement: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     service, out = tmp_path / "service.json", tmp_path / "out.json"
     write_service(service, EXACT)

@@ -95,8 +95,9 @@ def _compare_with_simulator(chosen: argparse.Namespace) -> int:
     """0 also where they disagree: the table is the result."""
     if chosen.service is None:
         raise ValueError("--against-simulator needs --service: make it with scripts/bench --calibrate --json FILE")
-    found = against.agreements(read_record(chosen.against_simulator), read_service(chosen.service))
-    against.show(found)
+    record, model = read_record(chosen.against_simulator), read_service(chosen.service)
+    found = against.agreements(record, model, chosen.own_speed)
+    against.show(found, chosen.own_speed)
     if chosen.json is not None:
         chosen.json.write_text(json.dumps([asdict(one) for one in found], indent=1) + "\n", encoding="utf-8")
     return 0

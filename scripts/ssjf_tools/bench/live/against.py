@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 import numpy as np
@@ -13,7 +12,7 @@ from rich.table import Table
 from ssjf_tools.bench.live.asking import DIRECT, Run
 from ssjf_tools.bench.live.record import Record, RecordedRun
 from ssjf_tools.bench.live.report import percent, seconds, wide_console
-from ssjf_tools.simulate.events import Setup, simulate
+from ssjf_tools.simulate.events import Setup, Timeline, simulate
 from ssjf_tools.simulate.policies import Arm
 from ssjf_tools.simulate.service import ServiceModel
 from ssjf_tools.simulate.workload import RequestSet
@@ -21,6 +20,7 @@ from ssjf_tools.simulate.workload import RequestSet
 # What the simulator is to agree within.
 TOLERANCE = 0.10
 _PREDICTOR = "server"
+_SPEED_ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +48,24 @@ class Agreement:
         return abs(self.mean_off) <= TOLERANCE and abs(self.p90_off) <= TOLERANCE
 
 
-def agreements(record: Record, model: ServiceModel) -> list[Agreement]:
+def agreements(record: Record, model: ServiceModel, own_speed: bool = False) -> list[Agreement]:
     """One for each policy of the measurement; the engine asked directly has no queue to simulate.
 
-    Raises ValueError when the measurement has no policy.
+    `own_speed`: for each run the calibrated times are stretched until simulated requests spend on average as long in
+    the engine as the live ones did. That takes out a machine that was slower or faster then; what is left to agree is
+    the waiting. Raises ValueError when the measurement has no policy.
     """
     policies = [name for name in dict.fromkeys(run.policy for run in record.runs) if name != DIRECT]
     if not policies:
         raise ValueError("the measurement has no policy to simulate, only the engine asked directly")
-    return [_agreement([run for run in record.runs if run.policy == name], record, model) for name in policies]
+    by_policy = ([run for run in record.runs if run.policy == name] for name in policies)
+    return [_agreement(runs, record, model, own_speed) for runs in by_policy]
 
 
-def show(found: Sequence[Agreement]) -> None:
+def show(found: Sequence[Agreement], own_speed: bool = False) -> None:
     """A table on the terminal."""
-    table = Table("policy", title="Simulator against reality: completion times in seconds")
+    speed = ", at each run's own speed" if own_speed else ""
+    table = Table("policy", title=f"Simulator against reality: completion times in seconds{speed}")
     for heading in ("mean live", "simulated", "off", "p90 live", "simulated", "off", f"within {TOLERANCE:.0%}"):
         table.add_column(heading, justify="right")
     for one in found:
@@ -83,14 +87,32 @@ def request_set(run: Run) -> RequestSet:
     )
 
 
-def _agreement(runs: Sequence[RecordedRun], record: Record, model: ServiceModel) -> Agreement:
+def stretched(model: ServiceModel, factor: float) -> ServiceModel:
+    """A machine that takes `factor` times as long for everything."""
+    steps = tuple((size, seconds * factor) for size, seconds in model.steps)
+    return replace(model, base_s=model.base_s * factor, prefill_s=model.prefill_s * factor, steps=steps)
+
+
+def _simulated(one: RecordedRun, record: Record, model: ServiceModel) -> Timeline:
+    setup = Setup("continuous", record.max_inflight, model, prior_tokens=one.prior_tokens)
+    arm = Arm(one.policy, one.policy, record.max_wait_s)
+    return simulate(request_set(one.run), arm, _PREDICTOR, setup, one.repeat)
+
+
+def _at_own_speed(one: RecordedRun, record: Record, model: ServiceModel) -> ServiceModel:
+    """See agreements. How many run at once depends on the speed, so it is found in some rounds."""
+    live_s = float(np.nanmean(one.run.end_s - one.run.arrival_s - one.run.queue_s))
+    for _ in range(_SPEED_ROUNDS):
+        timeline = _simulated(one, record, model)
+        model = stretched(model, live_s / float((timeline.completion_s - timeline.wait_s).mean()))
+    return model
+
+
+def _agreement(runs: Sequence[RecordedRun], record: Record, model: ServiceModel, own_speed: bool) -> Agreement:
     live, simulated = [], []
     for one in runs:
-        requests = request_set(one.run)
-        setup = Setup("continuous", record.max_inflight, model, prior_tokens=one.prior_tokens)
-        arm = Arm(one.policy, one.policy, record.max_wait_s or math.inf)
-        timeline = simulate(requests, arm, _PREDICTOR, setup, one.repeat)
-        simulated.append(timeline.completion_s)
+        own = _at_own_speed(one, record, model) if own_speed else model
+        simulated.append(_simulated(one, record, own).completion_s)
         live.append((one.run.end_s - one.run.arrival_s)[one.run.ok])
     return Agreement(
         runs[0].policy,

@@ -67,6 +67,11 @@ def parser() -> argparse.ArgumentParser:
     modes.add_argument("--calibrate", action="store_true", help="measure prefill and decode times, nothing else")
     modes.add_argument("--against-simulator", type=Path, metavar="MEASUREMENT", help="compare with the simulator")
     modes.add_argument("--service", type=Path, metavar="JSON", help="the calibration, for --against-simulator")
+    modes.add_argument(
+        "--own-speed",
+        action="store_true",
+        help="with it: stretch the calibration to each run's mean time in the engine",
+    )
     return made
 
 
