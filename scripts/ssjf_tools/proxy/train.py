@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import shutil
 import sys
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
@@ -109,7 +112,15 @@ def _train(options: argparse.Namespace) -> None:
         artifact = ProxyArtifact(describe(data, training), head, **_own_encoder(data, data.weights))
     if int(os.environ.get("RANK", "0")) == 0:  # one of accelerate's processes writes
         artifact.save(options.out)
+        shutil.rmtree(_state(options), ignore_errors=True)
         print(f"wrote {options.out}")
+
+
+def _state(options: argparse.Namespace) -> Path:
+    """Where a killed run left its checkpoints: a folder of its own for every set of arguments."""
+    asked = {name: str(value) for name, value in vars(options).items() if name not in {"out", "threads", "note"}}
+    code = zlib.crc32(json.dumps(asked, sort_keys=True).encode())
+    return Path(options.out / f"tuning-{code:08x}")
 
 
 def _held_out(data: TrainingSet, settings: FitSettings, options: argparse.Namespace) -> dict[str, Any]:
@@ -142,17 +153,18 @@ def _tuned(
     from .trainer import PAPER, TuneSettings  # noqa: PLC0415 (torch, which training a head does without)
     from .tuning import adapter_of, holdout_figures, tune  # noqa: PLC0415
 
+    state = _state(options)
     asked = {"head": options.head, "threads": options.threads, "frozen_layers": options.frozen_layers}
     asked |= PAPER if options.recipe == "paper" else {}
     asked |= {"epochs": options.epochs} if options.epochs else {}
     runs = []
     for seed in options.tune_seeds:
         tuning = TuneSettings(**asked, seed=seed)
-        runs.append(holdout_figures(data, HOLDOUT, tuning, settings.smoothing, options.out / f"holdout-{seed}"))
+        runs.append(holdout_figures(data, HOLDOUT, tuning, settings.smoothing, state / f"holdout-{seed}"))
         show(f"tuned, held out, seed {seed}", runs[-1]["tuned"])
         show(f"frozen, same prompts, seed {seed}", runs[-1]["frozen"])
     tuning = TuneSettings(**asked, seed=options.seed)
-    tuned = tune(data, np.arange(len(data.prompts)), tuning, settings.smoothing, options.out / "all")
+    tuned = tune(data, np.arange(len(data.prompts)), tuning, settings.smoothing, state / "all")
     record = {**training, "fine_tuning": {**asdict(tuning), "holdout": runs}}
     document = describe(data, record, frozen=False, first_token=tuning.paper_head)
     return ProxyArtifact(document, tuned.head, adapter_of(data, tuned), **_own_encoder(data, tuned.weights))
