@@ -54,7 +54,8 @@ class Dispatcher:
         self._pool = pool
         self._pool.on_room = self.pump_soon
         self._preparation = preparation
-        self._vocabulary = preparation.tokenizer.get_vocab_size()
+        # Not the number of entries: ids of added tokens may leave gaps.
+        self._vocabulary = max(preparation.tokenizer.get_vocab().values()) + 1
         self._recorder = recorder
         self._ends = ends
         self._loop = asyncio.get_running_loop()

@@ -19,6 +19,9 @@ _NOT_FOR_RANKS = ("--http-", "--grpc-", "--metrics-", "--allow-", "--model-contr
 _SHM_PREFIX = re.compile(r"(,shm-region-prefix-name=)(.*)")
 
 
+STOP_S = "5"
+
+
 @dataclass(frozen=True, slots=True)
 class EngineProcesses:
     """What the repository's engine needs. `processes` is its MPI world size; `backend` the Triton backend's name."""
@@ -52,9 +55,10 @@ def mpirun_command(server: Sequence[str], processes: int, as_root: bool, mpirun:
     """One mpirun for all ranks. Rank 0 is `server`, the whole of Triton; the others load the engine model alone.
 
     Every rank gets our backend folder and shared memory of its own; NVIDIA's launcher passes no backend folder. mpirun
-    hands a SIGTERM to all ranks, and ends all when one ends.
+    hands a SIGTERM to all ranks, and ends all when one ends. It kills what is left `STOP_S` later and always waits that
+    long; its default of one second is less than a drained tritonserver needs.
     """
-    command = [mpirun, *(["--allow-run-as-root"] if as_root else [])]
+    command = [mpirun, *(["--allow-run-as-root"] if as_root else []), "--mca", "odls_base_sigkill_timeout", STOP_S]
     for rank in range(processes):
         command += [":"] if rank else []
         command += ["-n", "1", *(server if rank == 0 else _other_rank(server, rank))]

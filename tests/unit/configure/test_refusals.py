@@ -29,7 +29,7 @@ WRONG_ENGINES: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "message"), WRONG_ENGINES, ids=lambda each: str(each)[:40])
+@pytest.mark.parametrize(("changes", "message"), WRONG_ENGINES, ids=[message for _, message in WRONG_ENGINES])
 def test_a_wrong_engine_is_named_by_file_and_key(
     place: Place, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], message: str
 ) -> None:

@@ -57,7 +57,7 @@ def test_a_sigterm_to_mpirun_reaches_every_rank(server: Path) -> None:
     assert "here:1 --model-repository=/x --allow-http=false" in (server.parent / "started-1").read_text()
     running.send_signal(signal.SIGTERM)
     running.wait(WAIT_S)
-    assert sorted(path.name for path in server.parent.glob("ended-*")) == ["ended-0", "ended-1"]
+    until(lambda: len(list(server.parent.glob("ended-*"))) == 2, "end of both ranks")  # mpirun does not wait for them
 
 
 def test_all_end_when_one_rank_does(server: Path) -> None:
