@@ -1,7 +1,7 @@
 """Two thousand requests from 64 clients, a tenth of them cancelled at random moments.
 
-    scripts/test -- tests/server/test_soak.py -s                        an engine that costs nothing (20 s)
-    SSJF_SOAK_ENGINE=cpu scripts/test -- tests/server/test_soak.py -s   the CPU profile's model (some minutes)
+scripts/test -- tests/server/test_soak.py -s                        an engine that costs nothing (20 s)
+SSJF_SOAK_ENGINE=cpu scripts/test -- tests/server/test_soak.py -s   the CPU profile's model (some minutes)
 """
 
 from __future__ import annotations
