@@ -38,9 +38,6 @@ class Prometheus:
     def rules(self) -> list[dict[str, Any]]:
         return [rule for group in self._get("rules")["groups"] for rule in group["rules"]]
 
-    def metric_names(self) -> set[str]:
-        return set(self._get("label/__name__/values"))
-
     def wait_until(self, condition: Callable[[], bool]) -> None:
         wait_until("Prometheus does not get there", condition, self.log)
 

@@ -44,6 +44,13 @@ from tests.server.site import (
 )
 from tests.unit.deploy.manifests import of_kind
 
+READ = (
+    "ssjf_queue_time_seconds_count",
+    "ssjf_waiting_requests",
+    "ssjf_inflight_requests",
+    "ssjf_queue_oldest_wait_seconds",
+    "ssjf_engine_up",
+)
 SECRET = "marzipan-periscope-4711"  # a word that nobody else writes
 
 pytestmark = pytest.mark.slow
@@ -181,14 +188,16 @@ def test_prompts_are_in_no_log_metric_status_or_journal(site: Site) -> None:
     post(f"{site.one.http_url}/v2/models/ensemble/generate", {"text_input": f"{SECRET} http", "max_tokens": 3})
     with Client(site.one.grpc_url) as client:
         status = str(client.status(site.one.token))
-    deadline = time.monotonic() + TIMEOUT_S
-    while len(site.journal.read_text().splitlines()) < 6 and time.monotonic() < deadline:
-        time.sleep(0.1)
-    metrics = urllib.request.urlopen(site.one.metrics_url, timeout=10).read().decode()
+
+    def metrics() -> str:
+        return str(urllib.request.urlopen(site.one.metrics_url, timeout=10).read(), "utf-8")
+
+    # Both are written a moment later, by the thread that keeps house.
+    wait_until("no journal", lambda: len(site.journal.read_text().splitlines()) >= 6, site.one.log, TIMEOUT_S)
+    wait_until("no metrics", lambda: "ssjf_requests_total" in metrics(), site.one.log, TIMEOUT_S)
     log = site.one.log.read_text(errors="replace")
-    assert "ssjf_requests_total" in metrics
     assert '"outcome": "finished"' in site.journal.read_text() or '"outcome":"finished"' in site.journal.read_text()
-    for text in (log, metrics, status, site.journal.read_text()):
+    for text in (log, metrics(), status, site.journal.read_text()):
         assert SECRET not in text
 
 
@@ -198,17 +207,15 @@ def test_prompts_are_in_no_log_metric_status_or_journal(site: Site) -> None:
 def test_prometheus_scrapes_the_servers_and_evaluates_our_rules(site: Site, tmp_path: Path) -> None:
     with running_prometheus([site.one, site.two], tmp_path) as prometheus, Client(site.two.grpc_url) as client:
         client.generate("x", max_tokens=3)
-        prometheus.wait_until(lambda: len(prometheus.ask("ssjf_queue_time_seconds_count")) >= ENDPOINTS)
+        # What alerts and the endpoint picker read, by the names that the real server gives it. A server publishes its
+        # gauges a moment after its histograms.
+        prometheus.wait_until(lambda: all(len(prometheus.ask(name)) >= ENDPOINTS for name in READ))
         for query in queries():
             assert len(prometheus.ask(query)) == 1 or "vector(0)" not in query, query
         prometheus.wait_until(lambda: {rule["health"] for rule in prometheus.rules()} == {"ok"})
-        rules, names = prometheus.rules(), prometheus.metric_names()
-        up = [(sample["metric"]["job"], sample["value"][1]) for sample in prometheus.ask("up")]
-    assert up == [("ssjf", "1")] * ENDPOINTS
-    assert len(rules) == 12
-    # What alerts and the endpoint picker read, by the names that the real server gives it.
-    read = {"ssjf_waiting_requests", "ssjf_inflight_requests", "ssjf_queue_oldest_wait_seconds", "ssjf_engine_up"}
-    assert read <= names
+        assert len(prometheus.rules()) == 12
+        assert {sample["metric"]["job"] for sample in prometheus.ask("up")} == {"ssjf"}
+        prometheus.wait_until(lambda: [each["value"][1] for each in prometheus.ask("up")] == ["1"] * ENDPOINTS)
 
 
 # -- HAProxy -----------------------------------------------------------------------------------------------------------
