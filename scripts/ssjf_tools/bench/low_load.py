@@ -2,7 +2,9 @@
 
 The same requests (prompts, lengths, moments of sending) go at half of the engine's capacity through the `scheduler`
 door and straight to the engine, in turns within one run: a block one way, then the other way, and the next pair in the
-other order. The engine is the real one of the CPU profile, the policy the default one, every answer has a fixed length.
+other order. The policy is the default one, every answer has a fixed length. The engine (`--engine`) is one that keeps
+its own pace and costs this machine nothing, as a GPU would (`paced`: tensorrt_llm's tensors, 8 slots, a token each
+25 ms), or the real one of the CPU profile (`cpu`), whose pace wanders by more than what is measured here.
 
 A pair of blocks gives two differences as shares of the direct figure: mean JCT (less the time that the proxy was
 measured to take alone) and tokens a second. Printed side by side, with the 95 % interval of the mean over the pairs;
@@ -18,8 +20,8 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -29,10 +31,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from ssjf_tools.bench.overhead import INSTANT_ENGINE
 from ssjf_tools.bench.streams import StreamClient, Timeline, engine_request, text_request
 from ssjf_tools.serve.throwaway import throwaway_server
 
-SLOTS = 4
 LENGTHS = (16, 32, 48, 96)  # output tokens, in turn
 SHARE_OF_CAPACITY = 0.5
 AIM = 0.02
@@ -46,6 +48,21 @@ SEED = 17
 # Student's t, 97.5 %, by degrees of freedom from 1; beyond the table the normal value is near enough.
 _T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11, 2.10, 2.09)
 _T_FAR = 2.05
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What answers: its slots, and how the server is started with it."""
+
+    slots: int
+    environment: Mapping[str, str] = field(default_factory=dict)
+    models: Mapping[str, Path] = field(default_factory=dict)
+
+
+ENGINES = {
+    "paced": Engine(8, {"SSJF_INSTANT_STEP_S": "0.025", "SSJF_INSTANT_MAX_BATCH_SIZE": "8"}, INSTANT_ENGINE),
+    "cpu": Engine(4),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +134,9 @@ async def send(client: StreamClient, requests: Sequence[Request], through: bool)
     return Block.of(await asyncio.gather(*map(one, requests)))
 
 
-async def capacity(client: StreamClient, requests: Sequence[Request]) -> float:
+async def capacity(client: StreamClient, requests: Sequence[Request], at_once: int) -> float:
     """Requests a second that the engine answers with all its slots in use and nobody else asking."""
-    slots, begun = asyncio.Semaphore(SLOTS), time.perf_counter()
+    slots, begun = asyncio.Semaphore(at_once), time.perf_counter()
 
     async def one(request: Request) -> None:
         async with slots:
@@ -142,13 +159,13 @@ async def proxy_seconds(client: StreamClient, rounds: int) -> float:
     return statistics.median(taken)
 
 
-async def measure(url: str, pairs: int, block_s: float) -> dict[str, Any]:
+async def measure(url: str, slots: int, pairs: int, block_s: float) -> dict[str, Any]:
     """The whole run against one server; see the module's docstring."""
     client = StreamClient(url)
-    warm = await prepared(client, 1.0, 2 * SLOTS, SEED)
+    warm = await prepared(client, 1.0, 4 * slots, SEED)
     for _ in range(2):  # the first round warms things up
-        most = await capacity(client, warm)
-    await send(client, [Request(0.0, one.direct, one.through) for one in warm[:SLOTS]], through=True)
+        most = await capacity(client, warm, slots)
+    await send(client, [Request(0.0, one.direct, one.through) for one in warm[:slots]], through=True)
     rate = SHARE_OF_CAPACITY * most
     proxy_s = await proxy_seconds(client, 20)
     direct: list[Block] = []
@@ -202,14 +219,17 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/bench-low-load", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--engine", choices=sorted(ENGINES), default="paced", help="what answers (default paced)")
     parser.add_argument("--pairs", type=int, default=8, help="pairs of blocks, at least 2 (default 8)")
     parser.add_argument("--block-s", type=float, default=8.0, help="seconds of arrivals in a block (default 8)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     options = parser.parse_args(argv)
     if options.pairs < 2:
         parser.error(f"--pairs is {options.pairs}, expected at least 2")
-    with throwaway_server({"SSJF_MAX_INFLIGHT": str(SLOTS)}) as server:
-        figures = asyncio.run(measure(server.grpc_url, options.pairs, options.block_s))
+    engine = ENGINES[options.engine]
+    environment = {**engine.environment, "SSJF_MAX_INFLIGHT": str(engine.slots)}
+    with throwaway_server(environment, engine.models) as server:
+        figures = asyncio.run(measure(server.grpc_url, engine.slots, options.pairs, options.block_s))
     show(figures)
     if options.json is not None:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")

@@ -23,9 +23,13 @@ _TOKEN = 65  # any ordinary token
 
 @dataclass(frozen=True, slots=True)
 class InstantSettings:
-    """`step_s`: seconds from one step of all requests to the next; 0: no pause."""
+    """`step_s`: seconds from one step of all requests to the next; 0: no pause.
+
+    `max_batch_size`: requests in a step; others wait their turn in order of arrival. 0: all that there are.
+    """
 
     step_s: float = 0.0
+    max_batch_size: int = 0
 
 
 @dataclass(slots=True)
@@ -39,7 +43,8 @@ class TritonPythonModel:
     """One thread steps through the active requests, as an inflight-batching engine does."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        self._step_s = Parameters.of_model(args, os.environ).build(InstantSettings).step_s
+        settings = Parameters.of_model(args, os.environ).build(InstantSettings)
+        self._step_s, self._slots = settings.step_s, settings.max_batch_size or None
         self._new: list[_Running] = []
         self._wake = threading.Condition()
         self._stopping = False
@@ -64,7 +69,7 @@ class TritonPythonModel:
         self._thread.join(5)
 
     def _run(self) -> None:
-        active: list[_Running] = []
+        active: list[_Running] = []  # in order of arrival
         while True:
             with self._wake:
                 while not self._new and not active and not self._stopping:
@@ -73,7 +78,8 @@ class TritonPythonModel:
                     return
                 active, self._new = active + self._new, []
             begun = time.monotonic()
-            active = [running for running in active if self._step(running)]
+            stepped = [running for running in active[: self._slots] if self._step(running)]
+            active = stepped + (active[self._slots :] if self._slots else [])
             if self._step_s:
                 time.sleep(max(0.0, begun + self._step_s - time.monotonic()))
 
