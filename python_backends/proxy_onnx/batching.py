@@ -17,7 +17,7 @@ Ids = NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True)
 class TokenRows:
-    """The tensors of one request, valid: ids and mask INT32 [rows, length]; lengths: tokens up to the last real one."""
+    """The tensors of one request, valid: ids and mask INT32 [rows, width]. `lengths`: tokens of each row."""
 
     ids: Ids
     mask: Ids
@@ -26,7 +26,7 @@ class TokenRows:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows of similar length, padded to one bucket; `places` says for each row which request and which row it was."""
+    """Rows of one length, padded where need be; `places` says for each row which request and which row it was."""
 
     ids: Ids
     mask: Ids
@@ -47,11 +47,7 @@ def check_rows(ids: NDArray[Any], mask: NDArray[Any], metadata: ProxyMetadata) -
     if ids.min() < 0 or ids.max() >= metadata.vocab_size:
         wrong = ids.min() if ids.min() < 0 else ids.max()
         raise RequestError(f"input_ids has id {wrong}; expected from 0 to {metadata.vocab_size - 1}")
-    if not np.isin(mask, (0, 1)).all():
-        raise RequestError("attention_mask has a value other than 0 and 1")
-    lengths = _lengths(mask)
-    if min(lengths) == 0:
-        raise RequestError(f"attention_mask row {lengths.index(0)} has no token; expected at least 1")
+    lengths = _checked_lengths(mask)
     if max(lengths) > metadata.max_length:
         raise RequestError(f"input_ids has {max(lengths)} tokens; expected at most {metadata.max_length}")
     return TokenRows(ids, mask, lengths)
@@ -71,6 +67,14 @@ def make_batches(requests: Sequence[TokenRows], metadata: ProxyMetadata, most_ro
             yield _batch(requests, bucket, tuple(places[start : start + most_rows]))
 
 
+def single_rows(requests: Sequence[TokenRows]) -> Iterator[Batch]:
+    """Each row of each request by itself, without padding: on a CPU a batch costs what its rows cost one by one."""
+    for number, request in enumerate(requests):
+        for row, length in enumerate(request.lengths):
+            at = slice(row, row + 1), slice(length)
+            yield Batch(request.ids[at], request.mask[at], ((number, row),))
+
+
 def _batch(requests: Sequence[TokenRows], bucket: int, places: tuple[tuple[int, int], ...]) -> Batch:
     ids = np.zeros((len(places), bucket), dtype=np.int32)
     mask = np.zeros_like(ids)
@@ -81,7 +85,14 @@ def _batch(requests: Sequence[TokenRows], bucket: int, places: tuple[tuple[int, 
     return Batch(ids, mask, places)
 
 
-def _lengths(mask: Ids) -> tuple[int, ...]:
-    """Position after the last real token of each row; 0 for a row without any."""
-    last = mask.shape[1] - np.argmax(mask[:, ::-1] != 0, axis=1)
-    return tuple(int(length) for length in np.where(mask.any(axis=1), last, 0))
+def _checked_lengths(mask: Ids) -> tuple[int, ...]:
+    """Tokens of each row. Raises RequestError for a mask that is not ones and then zeros."""
+    if not np.isin(mask, (0, 1)).all():
+        raise RequestError("attention_mask has a value other than 0 and 1")
+    lengths = tuple(int(length) for length in mask.sum(axis=1))
+    for row, length in enumerate(lengths):
+        if length == 0:
+            raise RequestError(f"attention_mask row {row} has no token; expected at least 1")
+        if not mask[row, :length].all():
+            raise RequestError(f"attention_mask row {row} has a 0 before a 1; expected padding at the end only")
+    return lengths

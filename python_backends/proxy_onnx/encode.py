@@ -17,6 +17,10 @@ from .metadata import ProxyMetadata
 CHARACTERS_PER_TOKEN = 16
 
 
+# What BERT's family and RoBERTa's call the start, the end and the padding of a row.
+_MARKS = (("[CLS]", "<s>"), ("[SEP]", "</s>"), ("[PAD]", "<pad>"))
+
+
 class ProxyEncoder:
     """Turns prompts into padded rows of token ids. Safe to call from several threads: nothing changes after creation.
 
@@ -31,9 +35,7 @@ class ProxyEncoder:
         tokenizer.no_padding()
         self._tokenizer = tokenizer
         self._metadata = metadata
-        self._cls = _special_id(tokenizer, "[CLS]")
-        self._sep = _special_id(tokenizer, "[SEP]")
-        self._pad = _special_id(tokenizer, "[PAD]")
+        self._cls, self._sep, self._pad = (_special_id(tokenizer, *names) for names in _MARKS)
 
     @classmethod
     def from_dir(cls, path: Path) -> ProxyEncoder:
@@ -91,8 +93,10 @@ class ProxyEncoder:
         return ids
 
 
-def _special_id(tokenizer: Tokenizer, token: str) -> int:
-    number: int | None = tokenizer.token_to_id(token)
-    if number is None:
-        raise MetadataError(f"tokenizer.json has no token {token}")
-    return number
+def _special_id(tokenizer: Tokenizer, *names: str) -> int:
+    """The id of the first of these tokens that there is."""
+    for name in names:
+        number: int | None = tokenizer.token_to_id(name)
+        if number is not None:
+            return number
+    raise MetadataError(f"tokenizer.json has no token {' or '.join(names)}")

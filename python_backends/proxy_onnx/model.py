@@ -21,7 +21,7 @@ from ssjf.parameters import Parameters
 
 
 class TritonPythonModel:
-    """One instance; the requests that Triton hands over together are answered by one run per length bucket."""
+    """One instance; a run of the model for every prompt."""
 
     def initialize(self, args: dict[str, str]) -> None:
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(name)s %(levelname)s %(message)s")
@@ -41,7 +41,7 @@ class TritonPythonModel:
 def _load(settings: ProxySettings) -> LoadedProxy:
     metadata = ProxyMetadata.load(settings.proxy_dir)
     runtime = OnnxRuntime(settings.proxy_dir, settings.proxy_threads)
-    return LoadedProxy(metadata, Predictor(runtime, metadata, settings.proxy_max_batch_rows), _nothing)
+    return LoadedProxy(metadata, Predictor(runtime, metadata, most_rows=None), _nothing)
 
 
 def _nothing() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .batching import TokenRows, check_rows, make_batches
+from .batching import Batch, TokenRows, check_rows, make_batches, single_rows
 from .errors import DistributionError, RequestError
 from .metadata import ProxyMetadata
 
@@ -26,9 +26,12 @@ Answer = NDArray[np.float32] | RequestError | DistributionError
 
 
 class Predictor:
-    """Answers the requests of one call together; a bad one among them gets its own error."""
+    """Answers the requests of one call; a bad one among them gets its own error.
 
-    def __init__(self, runtime: Runtime, metadata: ProxyMetadata, most_rows: int) -> None:
+    `most_rows`: of one run, padded to a bucket; None: every row by itself, as long as it is.
+    """
+
+    def __init__(self, runtime: Runtime, metadata: ProxyMetadata, most_rows: int | None) -> None:
         self._runtime = runtime
         self._metadata = metadata
         self._most_rows = most_rows
@@ -52,7 +55,7 @@ class Predictor:
 
     def _run(self, requests: Sequence[TokenRows]) -> list[NDArray[np.float32] | DistributionError]:
         outputs = [np.empty((len(rows.lengths), self._metadata.bins), np.float32) for rows in requests]
-        for batch in make_batches(requests, self._metadata, self._most_rows):
+        for batch in self._batches(requests):
             result = self._runtime.run(batch.ids, batch.mask)
             if result.shape != (len(batch.places), self._metadata.bins):
                 raise DistributionError(
@@ -62,6 +65,11 @@ class Predictor:
             for (number, row), distribution in zip(batch.places, result, strict=True):
                 outputs[number][row] = distribution
         return [self._sound(output) for output in outputs]
+
+    def _batches(self, requests: Sequence[TokenRows]) -> Iterator[Batch]:
+        if self._most_rows is None:
+            return single_rows(requests)
+        return make_batches(requests, self._metadata, self._most_rows)
 
     def _sound(self, output: NDArray[np.float32]) -> NDArray[np.float32] | DistributionError:
         try:

@@ -21,18 +21,15 @@ class ProxySettings:
 
     proxy_dir: Path = Path(".assets/proxy")
     proxy_threads: int = 1  # the LLM needs the cores more
-    proxy_max_batch_rows: int = 32  # rows per run: bounds memory when many requests come at once
     proxy_watch_s: float = 2.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.proxy_threads <= MOST_THREADS:
             raise SettingsError(f"proxy_threads is {self.proxy_threads}; expected from 1 to {MOST_THREADS}")
-        check_batch_and_watch(self.proxy_max_batch_rows, self.proxy_watch_s)
+        check_watch(self.proxy_watch_s)
 
 
-def check_batch_and_watch(rows: int, watch_s: float) -> None:
+def check_watch(watch_s: float) -> None:
     """Raises SettingsError: what the settings of every runtime share is out of range."""
-    if not 1 <= rows <= 1024:
-        raise SettingsError(f"proxy_max_batch_rows is {rows}; expected from 1 to 1024")
     if not 0 <= watch_s <= MOST_WATCH_S:
         raise SettingsError(f"proxy_watch_s is {watch_s}; expected from 0 (never) to {MOST_WATCH_S} seconds")

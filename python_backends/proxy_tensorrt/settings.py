@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from proxy_onnx.settings import check_batch_and_watch
+from proxy_onnx.errors import SettingsError
+from proxy_onnx.settings import check_watch
+
+MOST_ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,4 +25,6 @@ class PlanSettings:
     proxy_watch_s: float = 2.0
 
     def __post_init__(self) -> None:
-        check_batch_and_watch(self.proxy_max_batch_rows, self.proxy_watch_s)
+        if not 1 <= self.proxy_max_batch_rows <= MOST_ROWS:
+            raise SettingsError(f"proxy_max_batch_rows is {self.proxy_max_batch_rows}; expected from 1 to {MOST_ROWS}")
+        check_watch(self.proxy_watch_s)

@@ -14,7 +14,7 @@ import onnx
 from ssjf_tools.assets.publish import build_once
 from ssjf_tools.proxy.artifact import METADATA_FILE, ProxyArtifact, weight_files, write_json
 from ssjf_tools.proxy.encoder import package_digest, package_dir
-from ssjf_tools.proxy.quantize import to_int8
+from ssjf_tools.proxy.quantize import for_cpu
 
 Report = Callable[[str], None]
 
@@ -23,7 +23,7 @@ MODEL = "model.onnx"
 TOKENIZER = "tokenizer.json"
 
 # Part of the fingerprint: raise it when this builder makes something else of the same inputs.
-BUILDER_VERSION = 3
+BUILDER_VERSION = 4
 
 
 def build_proxy(target: Path, report: Report) -> None:
@@ -47,7 +47,7 @@ def build_proxy(target: Path, report: Report) -> None:
 def assemble(source: Path, folder: Path) -> dict[str, Any]:
     """Make what a server loads in `folder` from the trained proxy in `source`; returns facts for asset.json."""
     artifact = ProxyArtifact.load(source)
-    onnx.save(to_int8(artifact.onnx_model()), folder / MODEL)
+    onnx.save(for_cpu(artifact.onnx_model()), folder / MODEL)
     own = source / TOKENIZER
     write_tokenizer(own if artifact.encoder is not None else package_dir() / TOKENIZER, folder / TOKENIZER)
     digest = _inputs_digest(source)

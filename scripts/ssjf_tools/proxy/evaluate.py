@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proxy_onnx.encode import ProxyEncoder
+from proxy_onnx.errors import ProxyError
 from proxy_onnx.metadata import ProxyMetadata
+from proxy_onnx.predict import Predictor
 from proxy_onnx.runtime import OnnxRuntime
 from ssjf_tools.assets.proxy import COMMITTED, assemble
 
@@ -57,7 +59,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         assemble(options.proxy, Path(folder))
         metadata = ProxyMetadata.load(Path(folder))
         runtime = OnnxRuntime(Path(folder), threads=1)
-        probabilities = _predict(runtime, ProxyEncoder.from_dir(Path(folder)), prompts)
+        probabilities = _predict(Predictor(runtime, metadata, None), ProxyEncoder.from_dir(Path(folder)), prompts)
         figures = latency_ms(runtime.run, metadata.max_length, metadata.vocab_size)
     bins = LengthBins(metadata.bin_edges, metadata.bin_means)
     figures = {
@@ -73,9 +75,13 @@ def _evaluate(options: argparse.Namespace) -> None:
             print(f"plot: {path}")
 
 
-def _predict(runtime: OnnxRuntime, encoder: ProxyEncoder, prompts: Sequence[LabelledPrompt]) -> NDArray[np.float64]:
-    """Distributions [prompts, K], one prompt at a time as a server without load would."""
-    rows = [runtime.run(*encoder.encode([prompt.text]))[0] for prompt in prompts]
+def _predict(predictor: Predictor, encoder: ProxyEncoder, prompts: Sequence[LabelledPrompt]) -> NDArray[np.float64]:
+    """Distributions [prompts, K], as the server computes them. Raises DistributionError."""
+    rows = []
+    for answer in predictor.predict([encoder.encode([prompt.text]) for prompt in prompts]):
+        if isinstance(answer, ProxyError):
+            raise answer
+        rows.append(answer[0])
     return np.asarray(np.stack(rows), dtype=np.float64)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
 
 from proxy_onnx.encode import CHARACTERS_PER_TOKEN, ProxyEncoder
 from proxy_onnx.errors import EncodeError, MetadataError
@@ -49,6 +50,14 @@ def test_the_middle_of_a_huge_text_is_not_even_tokenized() -> None:
     start = "w1 w2 w3 w4 w5 ".ljust(reach)
     ids, _ = ENCODER.encode([start + middle + "w6 w7 w8 w9".rjust(reach)])
     assert ids.tolist() == [[CLS, *ids_of(1, 2, 3, 4, 5), *ids_of(6, 7, 8, 9), SEP, PAD]]
+
+
+def test_robertas_marks_are_known_by_their_names() -> None:
+    words = {"<s>": 0, "<pad>": 1, "</s>": 2, "[UNK]": 3, "w1": 4}
+    made = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    ids, mask = ProxyEncoder(made, small_proxy.metadata()).encode(["w1"])
+    assert ids.tolist() == [[0, 4, 2, 1]]
+    assert mask.tolist() == [[1, 1, 1, 0]]
 
 
 def test_text_without_any_token_is_just_the_marks() -> None:

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from proxy_onnx.errors import MetadataError
 from proxy_onnx.runtime import OnnxRuntime
+from ssjf_tools.proxy.attention import fuse_attention
 from ssjf_tools.proxy.encoder import EncoderSpec, Weights
 from ssjf_tools.proxy.grams import FIRST_FACTOR, PAIR_PLACES, SECOND_FACTOR, gram_rows
 from ssjf_tools.proxy.graph import build_feature_graph, build_graph
 from ssjf_tools.proxy.head import Head, softmax
-from ssjf_tools.proxy.quantize import to_int8
+from ssjf_tools.proxy.quantize import for_cpu, to_int8
 from tests.unit.proxy import small_proxy
 from tests.unit.proxy.small_proxy import SPEC
 
@@ -121,6 +122,22 @@ def test_int8_is_close_and_leaves_the_head_alone() -> None:
     assert kinds.count("MatMulInteger") == 4 * SPEC.layers
     # Attention scores and mixing, the mean of each layer and of the embeddings, the head's two.
     assert kinds.count("MatMul") == 2 * SPEC.layers + (SPEC.layers + 1) + 2
+
+
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_fused_attention_is_the_same_for_a_row_without_padding(length: int) -> None:
+    fused = fuse_attention(WITH_GRAMS)
+    ids, mask = IDS[:1, :length], np.ones((1, length), np.int32)
+    assert np.abs(run(fused, ids, mask) - run(WITH_GRAMS, ids, mask)).max() < 1e-5
+    kinds = [node.op_type for node in fused.graph.node]
+    assert kinds.count("MultiHeadAttention") == SPEC.layers
+    assert "MultiHeadAttention" not in [node.op_type for node in WITH_GRAMS.graph.node]
+
+
+def test_the_cpus_graph_is_fused_and_in_int8() -> None:
+    kinds = [node.op_type for node in for_cpu(MODEL).graph.node]
+    assert kinds.count("MultiHeadAttention") == SPEC.layers
+    assert kinds.count("MatMulInteger") == 4 * SPEC.layers
 
 
 def test_the_runtime_runs_a_model_from_a_folder(tmp_path: Path) -> None:

@@ -65,6 +65,15 @@ def test_rows_of_one_request_go_by_their_own_lengths() -> None:
     assert runtime.shapes == [(1, 4), (1, 8)]
 
 
+def test_without_batches_every_row_is_run_as_long_as_it_is() -> None:
+    runtime = FirstTokenRuntime()
+    ids = np.array([[6] * 8, [7] * 8], np.int32)
+    mask = np.array([[1] * 2 + [0] * 6, [1] * 8], np.int32)
+    answers = Predictor(runtime, METADATA, None).predict([row(5, 3, width=500), (ids, mask)])
+    assert [chosen_bins(answer) for answer in answers] == [[1], [2, 3]]
+    assert runtime.shapes == [(1, 3), (1, 2), (1, 8)]
+
+
 def test_batches_are_bounded() -> None:
     runtime = FirstTokenRuntime()
     answers = Predictor(runtime, METADATA, 2).predict([row(number, 3) for number in range(5, 10)])
@@ -84,6 +93,7 @@ def test_batches_are_bounded() -> None:
         (np.full((1, 4), 32, np.int32), np.ones((1, 4), np.int32), "input_ids has id 32"),
         (np.ones((1, 4), np.int32), np.full((1, 4), 2, np.int32), "other than 0 and 1"),
         (np.ones((2, 4), np.int32), np.array([[1] * 4, [0] * 4], np.int32), "row 1 has no token"),
+        (np.ones((1, 4), np.int32), np.array([[1, 0, 1, 0]], np.int32), "row 0 has a 0 before a 1"),
         (np.ones((1, 13), np.int32), np.ones((1, 13), np.int32), "13 tokens; expected at most 12"),
     ],
 )
@@ -134,7 +144,7 @@ def test_every_row_is_in_exactly_one_batch_with_all_its_tokens(requests: list[li
     ]
 
 
-@pytest.mark.parametrize("changes", [{"proxy_threads": 0}, {"proxy_threads": 65}, {"proxy_max_batch_rows": 0}])
+@pytest.mark.parametrize("changes", [{"proxy_threads": 0}, {"proxy_threads": 65}])
 def test_settings_out_of_range_are_refused(changes: dict[str, int]) -> None:
     with pytest.raises(SettingsError, match=f"{next(iter(changes))} is {next(iter(changes.values()))}; expected"):
         ProxySettings(**changes)  # type: ignore[arg-type]
