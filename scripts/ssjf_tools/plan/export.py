@@ -60,10 +60,13 @@ def export_proxy(trained: Path, folder: Path, prompts: Sequence[str]) -> Exporte
 
 def read_prompts(file: Path) -> list[str]:
     """One prompt a line, or for .jsonl the field `prompt` (a text). Raises ValueError with file and line."""
-    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    # Not splitlines(): JSON may hold U+2028 and the like unescaped, which are no line ends in JSONL.
+    lines = [
+        (number, line) for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), 1) if line.strip()
+    ]
     if file.suffix != ".jsonl":
-        return lines
-    return [_prompt(line, f"{file}:{number}") for number, line in enumerate(lines, 1)]
+        return [line for _, line in lines]
+    return [_prompt(line, f"{file}:{number}") for number, line in lines]
 
 
 def _prompt(line: str, place: str) -> str:

@@ -1,6 +1,6 @@
 """The exported proxy in torch, as one would run it without TensorRT: fused attention, weights from the ONNX file.
 
-Only for measuring a plan against: scripts/bench-proxy-plan. N-grams of the head are not computed.
+Only for measuring a plan against: scripts/bench-proxy-plan.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch.nn import functional
 
+from ssjf_tools.proxy.grams import FIRST_FACTOR, PAIR_PLACES, SECOND_FACTOR
+
 _MASKED = 1e4
 
 
@@ -22,7 +24,7 @@ class TorchProxy:
     """Satisfies proxy_onnx's Runtime. Encoder in `kind` (torch.float16 or float32), pooling and head in FP32."""
 
     def __init__(self, model: Path, device: str, kind: Any) -> None:
-        """Raises ValueError for a graph whose names are others than those of build_graph."""
+        """Raises ValueError for a graph with other names than build_graph gives, or with hidden layers in its head."""
         graph = onnx.load(model).graph
         stored = {item.name.removesuffix("/fp16"): numpy_helper.to_array(item) for item in graph.initializer}
         try:
@@ -30,7 +32,9 @@ class TorchProxy:
             self._layers = sum(name.endswith("/up/weight") for name in stored)
             self._epsilon = _epsilon(graph)
             self._device, self._kind = device, kind
-            self.has_grams = "grams/table" in stored
+            self._has_grams = "head/grams/table" in stored
+            if "head/hidden0/weight" in stored:
+                raise ValueError(f"{model}: its head has hidden layers, which this baseline does not compute")
             self._weights = {
                 name: torch.tensor(value, device=device, dtype=kind if name.startswith("layer") else torch.float32)
                 for name, value in stored.items()
@@ -52,9 +56,21 @@ class TorchProxy:
             states.append(hidden)
         features = torch.cat([part for state in states for part in _pooled(state, real)], dim=1)
         narrow = features @ w["head/reduce/weight"] + w["head/reduce/bias"]
+        if self._has_grams:
+            narrow = narrow + self._grams(tokens, real)
         logits = narrow @ w["head/expand/weight"] + w["head/expand/bias"]
         answer: NDArray[np.float32] = torch.softmax(logits, -1).cpu().numpy()
         return answer
+
+    def _grams(self, tokens: Any, real: Any) -> Any:
+        """What the n-grams add to the head's numbers; see grams.py."""
+        table = self._weights["head/grams/table"]
+        pairs = (FIRST_FACTOR * tokens[:, :-1] + SECOND_FACTOR * tokens[:, 1:]) % PAIR_PLACES
+        vocabulary = len(table) - PAIR_PLACES
+        sums, squares = zip(
+            _counted(tokens, real, table), _counted(pairs + vocabulary, real[:, 1:], table), strict=True
+        )
+        return sum(sums) / sum(squares).clamp(min=1e-6).sqrt()
 
     def _layer(self, name: str, hidden: Any, real: Any) -> Any:
         rows, length, width = hidden.shape
@@ -80,6 +96,15 @@ class TorchProxy:
 def _pooled(state: Any, real: Any) -> list[Any]:
     mask = real[..., None].float()
     return [(state * mask).sum(1) / mask.sum(1), (state + (mask - 1) * _MASKED).amax(1)]
+
+
+def _counted(places: Any, real: Any, table: Any) -> tuple[Any, Any]:
+    """Each row's places of the table weighed by log(1 + count), summed; and the sum of the weights' squares."""
+    counts = (places[:, :, None] == places[:, None, :]).float() @ real.float()[..., None]
+    count = counts[..., 0].clamp(min=1.0)
+    logs = torch.log1p(count)
+    weights = logs * real / count  # every occurrence bears its part of the place's weight
+    return (weights[:, None] @ table[places])[:, 0], (logs * weights).sum(1, keepdim=True)
 
 
 def _epsilon(graph: onnx.GraphProto) -> float:

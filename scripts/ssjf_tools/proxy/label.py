@@ -18,6 +18,7 @@ from .data import DataError, load_prompts
 from .progress import ProgressLine
 
 Answer = Callable[[str, int], Awaitable[Generation]]  # text, seed
+_TERMS = ("model", "max_tokens", "temperature")
 _TRIES = 5
 _PAUSE_S = 2.0  # before the second try; doubled each time
 
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line entry; 0, or 1 with one line that says what is wrong."""
     options = _parser().parse_args(arguments)
     try:
-        tasks = open_tasks(load_prompts(options.prompts), options.samples, options.out)
+        tasks = open_tasks(load_prompts(options.prompts), options.samples, options.out, _asked(options))
         failed = asyncio.run(_run(options, tasks))
     except (DataError, ClientError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -61,23 +62,30 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--samples", type=int, default=1, help="answers per prompt (default: %(default)s)")
     parser.add_argument("--max-tokens", type=int, default=1024, help="cap of an answer (default: %(default)s)")
     parser.add_argument("--temperature", type=float, help="default: the server's")
+    parser.add_argument("--model", metavar="NAME", help="of the served LLM, for the record: lengths of two never mix")
     parser.add_argument("--concurrency", type=int, default=16, help="requests at a time (default: %(default)s)")
     parser.add_argument("--url", default="127.0.0.1:8001", help="gRPC endpoint (default: %(default)s)")
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds per answer (default: %(default)s)")
     return parser
 
 
-def open_tasks(prompts: Mapping[str, str], samples: int, out: Path) -> list[Task]:
+def _asked(options: argparse.Namespace) -> dict[str, Any]:
+    """What lengths depend on beside the prompt, as far as it is known here; goes into every line."""
+    asked = {"model": options.model, "max_tokens": options.max_tokens, "temperature": options.temperature}
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def open_tasks(prompts: Mapping[str, str], samples: int, out: Path, asked: Mapping[str, Any]) -> list[Task]:
     """What `out` does not hold yet, first samples first. A line that a killed run left half written is cut off.
 
-    Raises DataError for a line that is not ours.
+    Raises DataError for a line that is not ours, or that was `asked` for otherwise than now.
     """
-    done = _done(out) if out.exists() else set()
+    done = _done(out, asked) if out.exists() else set()
     tasks = [Task(key, sample, text) for sample in range(samples) for key, text in prompts.items()]
     return [task for task in tasks if (task.id, task.sample) not in done]
 
 
-def _done(out: Path) -> set[tuple[str, int]]:
+def _done(out: Path, asked: Mapping[str, Any]) -> set[tuple[str, int]]:
     content = out.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
@@ -88,8 +96,14 @@ def _done(out: Path) -> set[tuple[str, int]]:
         try:
             record = json.loads(line)
             done.add((record["id"], record.get("sample", 0)))
+            before = {name: record.get(name) for name in _TERMS}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{out}:{number}: not a line of labels: {error}") from error
+        for name in _TERMS:
+            if before[name] != asked.get(name):
+                raise DataError(
+                    f"{out}:{number}: {name} is {before[name]!r}, now it is {asked.get(name)!r}: another --out"
+                )
     return done
 
 
@@ -103,16 +117,28 @@ async def _run(options: argparse.Namespace, tasks: Sequence[Task]) -> int:
             return await measure(
                 tasks,
                 lambda text, seed: client.generate(text, seed=seed, **sampling),
-                file,
+                Labels(file, _asked(options)),
                 options.concurrency,
                 ProgressLine("labelled", "answers"),
             )
 
 
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Where lines go, and what stands in every one of them."""
+
+    file: TextIO
+    asked: Mapping[str, Any]
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        self.file.write(json.dumps({**record, **self.asked}) + "\n")
+        self.file.flush()
+
+
 async def measure(
     tasks: Sequence[Task],
     answer: Answer,
-    out: TextIO,
+    out: Labels,
     concurrency: int,
     progress: Callable[[int, int], None],
     pause_s: float = _PAUSE_S,
@@ -130,8 +156,7 @@ async def measure(
                 failed += 1
                 print(f"\n{task.id}: {error}", file=sys.stderr)
             else:
-                out.write(json.dumps(record) + "\n")
-                out.flush()
+                out.write(record)
             ended += 1
             progress(ended, len(tasks))
 

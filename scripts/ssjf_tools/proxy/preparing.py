@@ -51,7 +51,7 @@ def prepare(
     if len(prompts) < FEWEST_PROMPTS:
         raise DataError(f"{len(prompts)} labelled prompts; expected at least {FEWEST_PROMPTS}")
     labels = flatten(prompts)
-    made = fit_bins(cap or int(labels.tokens.max()), bins, labels.tokens, labels.censored)
+    made = fit_bins(cap or usual_cap(int(labels.tokens.max())), bins, labels.tokens, labels.censored)
     folder = choice.folder or package_dir()
     spec, weights = load_encoder(folder, choice.layers or (None if choice.folder else ENCODER_LAYERS))
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -66,6 +66,11 @@ def prepare(
         ids = [prompt.id for prompt in [*prompts, *others]]
         teacher = Teacher(Inputs(states_of(ids, known, states)), np.arange(len(prompts), len(ids)))
     return TrainingSet(prompts, labels, made, inputs, encoder, spec, weights, threads, choice.folder, teacher)
+
+
+def usual_cap(longest: int) -> int:
+    """The power of two at or above the longest answer. Edges must stay the same if a running server is to take over."""
+    return 1 << max(0, longest - 1).bit_length()
 
 
 def unmeasured(

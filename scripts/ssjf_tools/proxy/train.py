@@ -53,7 +53,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_data_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the trained proxy goes")
-    parser.add_argument("--cap", type=int, help="tokens at which answers were cut (default: the longest one seen)")
+    parser.add_argument(
+        "--cap",
+        type=int,
+        help="tokens at which answers were cut (default: the longest one seen, up to the next power of two, so that a "
+        "proxy trained anew has the bins of the one before and can take over on a running server)",
+    )
     parser.add_argument("--bins", type=int, default=32, help="most length bins below the cap (default: %(default)s)")
     parser.add_argument("--folds", type=int, default=5, help="folds of the cross-validation (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one cross-validation each")
@@ -83,15 +88,30 @@ def _parser() -> argparse.ArgumentParser:
     tuning.add_argument(
         "--epochs", type=int, help="tune the encoder, this often over the data (default with tuning: 2)"
     )
-    tuning.add_argument("--seed", type=int, default=0, help="of the tuning run that is kept (default: %(default)s)")
-    tuning.add_argument("--frozen-layers", type=int, default=0, help="lowest layers that stay as they are")
+    tuning.add_argument("--seed", type=int, help="of the tuning run that is kept (default: 0)")
+    tuning.add_argument("--frozen-layers", type=int, help="lowest layers that stay as they are (default: 0)")
     tuning.add_argument(
-        "--tune-seeds", type=int, nargs="*", default=[0], help="score tuning on a held-out fifth, one run each"
+        "--tune-seeds", type=int, nargs="*", help="score tuning on a held-out fifth, one run each (default: 0)"
     )
     return parser
 
 
+def _tunes(options: argparse.Namespace) -> bool:
+    """Whether the encoder is tuned. Raises ValueError for arguments that would have no effect."""
+    if options.epochs is not None and options.epochs < 1:
+        raise ValueError(f"--epochs is {options.epochs}; expected at least 1")
+    if options.epochs or options.head != HEADS[0] or options.recipe == "paper":
+        if options.states is not None:
+            raise ValueError("--states teaches the closed form; it has no effect with --epochs, --head or --recipe")
+        return True
+    for name in ("seed", "frozen_layers", "tune_seeds"):
+        if getattr(options, name) is not None:
+            raise ValueError(f"--{name.replace('_', '-')} is for tuning: it needs --epochs, another --head or --recipe")
+    return False
+
+
 def _train(options: argparse.Namespace) -> None:
+    tunes = _tunes(options)
     choice = EncoderChoice(options.encoder, options.layers, options.max_length, options.head_tokens)
     data = prepare(options.prompts, options.lengths, choice, options.cap, options.bins, options.threads, options.states)
     settings = FitSettings()
@@ -105,7 +125,7 @@ def _train(options: argparse.Namespace) -> None:
     }
     show("baselines", training["baselines"])
     training["cross_validation"] = _held_out(data, settings, options)
-    if options.epochs or options.head != HEADS[0] or options.recipe == "paper":
+    if tunes:
         artifact = _tuned(data, settings, training, options)
     else:
         head = data.fit(np.arange(len(data.prompts)), settings)
@@ -153,17 +173,19 @@ def _tuned(
     from .trainer import PAPER, TuneSettings  # noqa: PLC0415 (torch, which training a head does without)
     from .tuning import adapter_of, holdout_figures, tune  # noqa: PLC0415
 
+    if not 0 <= (options.frozen_layers or 0) <= data.spec.layers:
+        raise ValueError(f"--frozen-layers is {options.frozen_layers}; the encoder has {data.spec.layers} layers")
     state = _state(options)
-    asked = {"head": options.head, "threads": options.threads, "frozen_layers": options.frozen_layers}
+    asked = {"head": options.head, "threads": options.threads, "frozen_layers": options.frozen_layers or 0}
     asked |= PAPER if options.recipe == "paper" else {}
     asked |= {"epochs": options.epochs} if options.epochs else {}
     runs = []
-    for seed in options.tune_seeds:
+    for seed in [0] if options.tune_seeds is None else options.tune_seeds:
         tuning = TuneSettings(**asked, seed=seed)
         runs.append(holdout_figures(data, HOLDOUT, tuning, settings.smoothing, state / f"holdout-{seed}"))
         show(f"tuned, held out, seed {seed}", runs[-1]["tuned"])
         show(f"frozen, same prompts, seed {seed}", runs[-1]["frozen"])
-    tuning = TuneSettings(**asked, seed=options.seed)
+    tuning = TuneSettings(**asked, seed=options.seed or 0)
     tuned = tune(data, np.arange(len(data.prompts)), tuning, settings.smoothing, state / "all")
     record = {**training, "fine_tuning": {**asdict(tuning), "holdout": runs}}
     document = describe(data, record, frozen=False, first_token=tuning.paper_head)

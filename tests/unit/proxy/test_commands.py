@@ -12,6 +12,7 @@ from ssjf_tools.proxy import evaluate, train
 from ssjf_tools.proxy.baselines import baseline_taus, hashed_ngrams
 from ssjf_tools.proxy.data import LabelledPrompt, Sample, load_labelled
 from ssjf_tools.proxy.latency import REPEATS, WARM_UP, latency_ms
+from ssjf_tools.proxy.preparing import usual_cap
 from ssjf_tools.proxy.scheduling import oracle_shares
 
 TOPICS = ["rivers", "Rome", "trees", "music", "cooking", "chess", "the moon", "trains", "paint", "whales"]
@@ -60,6 +61,29 @@ def test_training_writes_a_proxy_that_says_how_good_it_is(trained: Path) -> None
     assert set(training["baselines"]) == {"prompt_length", "hashed_ngram_ridge"}
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--epochs", "0"], "--epochs is 0; expected at least 1"),
+        (["--seed", "1"], "--seed is for tuning"),
+        (["--frozen-layers", "1"], "--frozen-layers is for tuning"),
+        (["--tune-seeds", "1", "2"], "--tune-seeds is for tuning"),
+        (["--recipe", "paper", "--states", "x.npz"], "--states teaches the closed form"),
+    ],
+)
+def test_arguments_that_would_do_nothing_are_refused(
+    data: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str
+) -> None:
+    arguments = ["--prompts", str(data[0]), "--lengths", str(data[1]), "--out", str(tmp_path / "out"), *more]
+    assert train.main(arguments) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("longest", "cap"), [(1, 1), (2, 2), (700, 1024), (1024, 1024), (1025, 2048)])
+def test_lengths_of_other_days_give_the_same_bins(longest: int, cap: int) -> None:
+    assert usual_cap(longest) == cap
+
+
 def test_evaluation_scores_what_would_be_served(
     trained: Path, data: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -73,6 +97,12 @@ def test_evaluation_scores_what_would_be_served(
         "oracle_share_c1",
         "oracle_share_c8",
         "latency_p50_ms",
+        "latency_p99_ms",
+        "coverage_p50",
+        "class3_accuracy",
+        "class3_macro_f1",
+        "class5_accuracy",
+        "class5_macro_f1",
     }
     assert wanted <= set(figures)
     assert figures["kendall_tau_b"] > 0.6

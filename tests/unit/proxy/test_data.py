@@ -90,7 +90,10 @@ def test_a_bad_prompt_is_named_by_file_and_line(tmp_path: Path, prompts: list[An
         ({"id": "c", "output_tokens": True, "finish": "stop"}, "l.jsonl:4: output_tokens is True"),
         ({"id": "c", "output_tokens": 1}, "l.jsonl:4: finish is None"),
         ({"id": "b", "output_tokens": 1, "finish": "stop"}, "l.jsonl:4: sample 0 of id 'b' was given before"),
-        ({"id": "c", "output_tokens": 1, "finish": "stop", "model": "other"}, "l.jsonl:4: model 'other'"),
+        (
+            {"id": "c", "output_tokens": 1, "finish": "stop", "model": "other"},
+            "l.jsonl:4: model is 'other'; .*l.jsonl:1 has ",
+        ),
     ],
 )
 def test_a_bad_length_is_named_by_file_and_line(tmp_path: Path, line: dict[str, Any], message: str) -> None:

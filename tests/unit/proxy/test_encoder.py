@@ -24,7 +24,7 @@ CONFIG = {
 
 
 def write_safetensors(file: Path, tensors: dict[str, Any]) -> None:
-    names = {"float32": "F32", "float16": "F16", "int64": "I64"}
+    names = {"float32": "F32", "float16": "F16", "int64": "I64", "uint16": "BF16"}
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     data = b""
     for name, value in tensors.items():
@@ -38,9 +38,11 @@ def write_safetensors(file: Path, tensors: dict[str, Any]) -> None:
 def test_floating_tensors_come_back_as_fp32(tmp_path: Path) -> None:
     whole = np.arange(6, dtype=np.float32).reshape(2, 3)
     half = np.array([0.5, -2], np.float16)
-    write_safetensors(tmp_path / "x", {"a": whole, "ids": np.arange(4), "b": half})
+    upper = (np.array([1.5, -0.25], np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    write_safetensors(tmp_path / "x", {"a": whole, "ids": np.arange(4), "b": half, "c": upper})
     weights = read_safetensors(tmp_path / "x")
-    assert sorted(weights) == ["a", "b"]
+    assert sorted(weights) == ["a", "b", "c"]
+    assert weights["c"].tolist() == [1.5, -0.25]
     assert weights["a"].tolist() == whole.tolist()
     assert weights["b"].dtype == np.float32
     assert weights["b"].tolist() == [0.5, -2]
