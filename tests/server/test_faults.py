@@ -8,6 +8,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,26 @@ def test_a_slow_predictor_costs_its_time_budget_and_is_asked_again(tmp_path: Pat
         deadline = time.monotonic() + 20
         while client.generate("Say hello.", max_tokens=4).predicted_tokens != 1:
             assert time.monotonic() < deadline
+
+
+def test_a_full_queue_before_the_scheduler_refuses_what_comes_on_top(tmp_path: Path) -> None:
+    """The ensemble's own steps: Triton answers for them. The scheduler's own door goes on, with the prior."""
+    slow = tmp_path / "slow"
+    environment = {"SSJF_PREDICTOR_TIMEOUT_S": "0.4", "SSJF_TEST_SLOW_FLAG": str(slow)}
+    with throwaway_server(environment, {"length_predictor": SLOW_PREDICTOR}) as server:
+        slow.touch()
+        with ThreadPoolExecutor(30) as threads:
+            crowd = [threads.submit(ask, server.grpc_url, "ensemble", tensors("Hi.", 2)) for _ in range(29)]
+            beside = ask(server.grpc_url, "scheduler", tensors("Hi.", 2))
+            ends = [each.result() for each in crowd]
+        slow.unlink()
+        assert beside.error is None
+        refused = [end.error for end in ends if end.error is not None]
+        print(f"{len(refused)} of {len(ends)} refused: {refused[:1]}")
+        assert refused
+        assert all("Exceeds maximum queue size" in error for error in refused)
+        assert len(ends) - len(refused) >= 8  # those that waited
+        assert ask(server.grpc_url, "ensemble", tensors("Hi.", 2)).error is None
 
 
 def test_an_engine_process_that_dies_fails_what_ran_and_comes_back(broken: Throwaway) -> None:

@@ -166,6 +166,14 @@ def test_the_engine_has_every_parameter_that_scheduling_depends_on() -> None:
     assert "${" not in values["gpt_model_path"]  # TensorRT-LLM's backend expands nothing
 
 
+@pytest.mark.parametrize(
+    ("model", "profile"), [case for case in CASES if case[0] in ("preprocessing", "length_predictor")]
+)
+def test_steps_before_the_scheduler_hold_what_it_holds_and_no_more(model: str, profile: str) -> None:
+    bound = load(model, profile).dynamic_batching.default_queue_policy.max_queue_size
+    assert bound == 2 * CoreSettings().max_queue
+
+
 # What NVIDIA's OpenAI frontend (python/openai of triton-inference-server/server) sends for a TensorRT-LLM model.
 OPENAI_FRONTEND = {
     "text_input": "STRING", "stream": "BOOL", "max_tokens": "INT32", "stop_words": "STRING", "top_p": "FP32",
