@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,8 @@ _MANY_SLOTS = 256
 # A token of text is rarely longer; the setting's own default is for contexts of up to 32,768 tokens.
 _BYTES_PER_TOKEN = 8
 _DEFAULT_PROMPT_BYTES = 262_144
+# What one scheduler carries when each of them sends every token by itself, 40 a second (docs/results.md).
+_SLOTS_OF_SINGLE_STEPS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +156,7 @@ def _inflight(options: ConfigureOptions, engine: EngineFacts) -> list[tuple[str,
 
 def _model_yaml(options: ConfigureOptions, context: int, slots: int) -> dict[str, Any]:
     """The llmapi model's settings, named as TensorRT-LLM's LlmArgs names them."""
+    steps = options.stream_interval or math.ceil(slots / _SLOTS_OF_SINGLE_STEPS)
     cache: dict[str, Any] = {"free_gpu_memory_fraction": options.kv_cache_fraction, "enable_block_reuse": True}
     return {
         "model": options.served(options.engine_dir),
@@ -161,6 +165,7 @@ def _model_yaml(options: ConfigureOptions, context: int, slots: int) -> dict[str
         "tensor_parallel_size": options.tensor_parallel,
         "max_batch_size": slots,
         "max_seq_len": context,
+        **({"stream_interval": steps} if steps > 1 else {}),
         "enable_chunked_prefill": True,
         "kv_cache_config": cache | ({"max_tokens": options.kv_tokens} if options.kv_tokens else {}),
         "scheduler_config": {"capacity_scheduler_policy": "GUARANTEED_NO_EVICT"},

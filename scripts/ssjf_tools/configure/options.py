@@ -59,6 +59,7 @@ class ConfigureOptions:
     kv_cache_fraction: float = 0.9
     kv_tokens: int | None = None
     tensor_parallel: int = 1
+    stream_interval: int | None = None
     prompt_format: PromptFormat = "raw"
     system_prompt: str | None = None
     add_special_tokens: bool = True
@@ -81,9 +82,9 @@ def parse(argv: Sequence[str]) -> ConfigureOptions:
         parser.error("--system-prompt needs --prompt-format chat: a raw prompt is sent as the client wrote it")
     if "${" in (options.system_prompt or ""):
         parser.error("--system-prompt has ${, which a parameter of a model takes from the environment")
-    for name in ("tensor_parallel", "max_seq_len"):
+    for name in ("tensor_parallel", "max_seq_len", "stream_interval"):
         if options.flavour != "llmapi" and getattr(options, name) not in (1, None):
-            parser.error(f"--{name.replace('_', '-')} is for --flavour llmapi: an engine was built for its own")
+            parser.error(f"--{name.replace('_', '-')} is for --flavour llmapi; an engine was built with its own limits")
     return options
 
 
@@ -181,6 +182,13 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
         help="share of the GPU memory that is free after loading (default: %(default)g)",
     )
     group.add_argument("--tensor-parallel", type=_count, default=1, metavar="N", help="llmapi: GPUs")
+    group.add_argument(
+        "--stream-interval",
+        type=_count,
+        metavar="N",
+        help="llmapi: engine steps from one response of a stream to the next (default: 1 for each 64 slots, so that "
+        "one scheduler carries them all; docs/scaling.md)",
+    )
 
 
 def _add_prompts(group: argparse._ArgumentGroup) -> None:

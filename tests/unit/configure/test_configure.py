@@ -136,6 +136,24 @@ def test_llmapi_serves_a_checkpoint(place: Place) -> None:
     assert "end_id" not in scheduler
 
 
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        (["--max-inflight", "64"], ""),
+        (["--max-inflight", "200"], "stream_interval: 4\n"),
+        (["--max-inflight", "200", "--stream-interval", "1"], ""),
+        (["--stream-interval", "10"], "stream_interval: 10\n"),
+    ],
+)
+def test_many_streams_send_several_tokens_at_a_time(place: Place, more: list[str], line: str) -> None:
+    write_config(place.root / "engine", CHECKPOINT)
+    model = write_llmapi_model(place.root / "nvidia")
+    assert place.run("--flavour", "llmapi", "--llmapi-model", str(model), *more) == 0
+    settings = (place.root / "model_repository" / "tensorrt_llm" / "1" / "model.yaml").read_text()
+    assert ("stream_interval" in settings) == bool(line)
+    assert line in settings
+
+
 def test_notes_say_what_nobody_can_decide_for_the_operator(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     write_config(place.root / "engine", ENGINE, {"build_config.max_batch_size": 2048})
     (place.root / "tokenizer" / "generation_config.json").write_text(json.dumps({"eos_token_id": [256, 10]}))
