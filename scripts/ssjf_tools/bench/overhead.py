@@ -2,7 +2,9 @@
 
     latency   time to first token through `scheduler` minus that of the engine asked directly, the proxy's part apart
     rate      tokens a second at 16 streams, through the scheduler as a share of the direct rate
-    relay     responses a second that the scheduler takes in from an engine that costs nothing
+    paced     the same rate with an engine that keeps a GPU's pace and takes nothing from the machine
+    relay     responses a second that the scheduler takes in from an engine that sends without a pause
+    crowd     256 streams at a GPU's pace, and at one that two cores can carry: stalls, first tokens, memory
 
 Arms alternate within one run, since machines drift. Prints a table and, with --json, writes the figures.
 """
@@ -15,7 +17,8 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +27,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from ssjf_tools.bench.lean_engine import lean_engine
 from ssjf_tools.bench.streams import StreamClient, Timeline, engine_request, text_request
 from ssjf_tools.serve.throwaway import Throwaway, throwaway_server
 
 INSTANT_ENGINE = {"tensorrt_llm": Path(__file__).parent / "instant_llm"}
 PROMPT = "Explain in a few sentences why the sky is blue."
-# 40 tokens a second for each of 256 streams, as a large GPU would send, and what two cores can carry.
-CROWD_STEPS_S = {"crowd": 0.025, "slow crowd": 0.25}
+GPU_STEP_S = 0.025  # 40 tokens a second for each stream, as a large GPU sends
+CROWD_STEPS_S = {"crowd": GPU_STEP_S, "slow crowd": 0.25}
+PARTS = ("latency", "rate", "paced", "relay", *CROWD_STEPS_S)
 _THREE_IDS = np.array([[1, 2, 3]], dtype=np.int32)
 _GREEDY = np.array([[1]], dtype=np.int32)
 
@@ -61,23 +66,24 @@ async def latency(server: Throwaway, rounds: int) -> dict[str, float]:
     }
 
 
-async def token_rate(server: Throwaway, streams: int, tokens: int, rounds: int) -> dict[str, float]:
+async def token_rate(server: Throwaway, engine_url: str, streams: int, tokens: int, rounds: int) -> dict[str, float]:
     """Tokens a second with `streams` at once, both ways in turn; the ratio is of the medians of `rounds`."""
-    client = StreamClient(server.grpc_url)
+    client, engine = StreamClient(server.grpc_url), StreamClient(engine_url)
     prepared = await client.infer("preprocessing", {"text_input": np.array([[PROMPT.encode()]], dtype=np.object_)})
     fixed = {"min_tokens": np.array([[tokens]], dtype=np.int32)}
-    arms: dict[str, tuple[str, dict[str, Any]]] = {
-        "direct": ("tensorrt_llm", engine_request(prepared["input_ids"], tokens, **fixed)),
-        "scheduler": ("scheduler", text_request(PROMPT, tokens, **fixed)),
+    arms: dict[str, tuple[StreamClient, str, dict[str, Any]]] = {
+        "direct": (engine, "tensorrt_llm", engine_request(prepared["input_ids"], tokens, **fixed)),
+        "scheduler": (client, "scheduler", text_request(PROMPT, tokens, **fixed)),
     }
     rates: dict[str, list[float]] = {name: [] for name in arms}
     for turn in range(rounds + 1):
-        for name, (model, tensors) in arms.items():
+        for name, (asked, model, tensors) in arms.items():
             begun = time.perf_counter()
-            timelines = await asyncio.gather(*(client.stream(model, tensors) for _ in range(streams)))
+            timelines = await asyncio.gather(*(asked.stream(model, tensors) for _ in range(streams)))
             if turn:
                 rates[name].append(sum(one.tokens for one in timelines) / (time.perf_counter() - begun))
     await client.close()
+    await engine.close()
     direct, through = statistics.median(rates["direct"]), statistics.median(rates["scheduler"])
     paired = [b / a for a, b in zip(rates["direct"], rates["scheduler"], strict=True)]
     return {
@@ -108,24 +114,32 @@ class Flood:
         return max(one.longest_gap for one in self.timelines) * 1e3
 
 
-async def flood(client: StreamClient, model: str, tensors: dict[str, Any], streams: int) -> Flood:
-    """The same request `streams` times at once."""
+async def flood(
+    client: StreamClient, model: str, tensors: dict[str, Any], streams: int, within_s: float = 0.0
+) -> Flood:
+    """The same request `streams` times, begun at even distances `within_s` seconds."""
     begun = time.perf_counter()
-    timelines = await asyncio.gather(*(client.stream(model, tensors) for _ in range(streams)))
+
+    async def one(number: int) -> Timeline:
+        await asyncio.sleep(within_s * number / streams)
+        return await client.stream(model, tensors)
+
+    timelines = await asyncio.gather(*map(one, range(streams)))
     return Flood(time.perf_counter() - begun, timelines)
 
 
-async def relay_rate(server: Throwaway, streams: int, tokens: int, rounds: int) -> dict[str, float]:
+async def relay_rate(server: Throwaway, engine_url: str, streams: int, tokens: int, rounds: int) -> dict[str, float]:
     """Engine responses (one token each) taken in a second: by this client directly, by the scheduler; after merging."""
-    client = StreamClient(server.grpc_url)
+    client, engine = StreamClient(server.grpc_url), StreamClient(engine_url)
     direct, through = [], []
     for turn in range(rounds + 1):
-        one = await flood(client, "tensorrt_llm", engine_request(_THREE_IDS, tokens), streams)
+        one = await flood(engine, "tensorrt_llm", engine_request(_THREE_IDS, tokens), streams)
         two = await flood(client, "scheduler", text_request(PROMPT, tokens), streams)
         if turn:
             direct.append(one)
             through.append(two)
     await client.close()
+    await engine.close()
     return {
         "streams": streams,
         "direct_responses_per_s": statistics.median(one.tokens_per_s for one in direct),
@@ -137,16 +151,17 @@ async def relay_rate(server: Throwaway, streams: int, tokens: int, rounds: int) 
     }
 
 
-async def crowd(server: Throwaway, streams: int, step_s: float, tokens: int) -> dict[str, float]:
-    """Many paced streams at once, an engine step every `step_s`: stalls, first tokens, memory; directly beside it."""
-    client = StreamClient(server.grpc_url)
-    tensors = text_request(PROMPT, tokens)
-    await flood(client, "scheduler", tensors, streams)
+async def crowd(server: Throwaway, engine_url: str, streams: int, step_s: float, tokens: int) -> dict[str, float]:
+    """Many paced streams, an engine step every `step_s`: stalls, first tokens, memory; directly beside it."""
+    client, engine = StreamClient(server.grpc_url), StreamClient(engine_url)
+    tensors, ramp_s = text_request(PROMPT, tokens), tokens * step_s / 4
+    await flood(client, "scheduler", tensors, streams, ramp_s)
     before = server.resident_mib()
-    through = await flood(client, "scheduler", tensors, streams)
+    through = await flood(client, "scheduler", tensors, streams, ramp_s)
     after = server.resident_mib()
-    direct = await flood(client, "tensorrt_llm", engine_request(_THREE_IDS, tokens), streams)
+    direct = await flood(engine, "tensorrt_llm", engine_request(_THREE_IDS, tokens), streams, ramp_s)
     await client.close()
+    await engine.close()
     return {
         "streams": streams,
         "wanted_tokens_per_s": streams / step_s,
@@ -162,19 +177,32 @@ async def crowd(server: Throwaway, streams: int, step_s: float, tokens: int) -> 
     }
 
 
-def measure(quick: bool) -> dict[str, dict[str, float]]:
-    """All of them; each engine on a fresh server."""
-    rounds = 2 if quick else 5
-    with throwaway_server({"SSJF_MAX_INFLIGHT": "16"}) as server:
-        figures = {"latency": asyncio.run(latency(server, 5 if quick else 40))}
-        figures["rate"] = asyncio.run(token_rate(server, 16, 32 if quick else 128, rounds))
-    with throwaway_server({"SSJF_MAX_INFLIGHT": "64"}, models=INSTANT_ENGINE) as server:
-        figures["relay"] = asyncio.run(relay_rate(server, 32, 100 if quick else 800, rounds))
+def measure(parts: Sequence[str], quick: bool) -> dict[str, dict[str, float]]:
+    """Those of PARTS that were asked for; each engine with a fresh server."""
+    rounds, figures = 2 if quick else 5, {}
+    if not {"latency", "rate"}.isdisjoint(parts):
+        with throwaway_server({"SSJF_MAX_INFLIGHT": "16"}) as server:
+            figures["latency"] = asyncio.run(latency(server, 5 if quick else 40))
+            figures["rate"] = asyncio.run(token_rate(server, server.grpc_url, 16, 32 if quick else 128, rounds))
+    if "paced" in parts:
+        with _in_front_of_lean_engine(GPU_STEP_S, 16) as (server, url):
+            figures["paced"] = asyncio.run(token_rate(server, url, 16, 40 if quick else 400, rounds))
+    if "relay" in parts:
+        with _in_front_of_lean_engine(0.0, 64) as (server, url):
+            figures["relay"] = asyncio.run(relay_rate(server, url, 32, 100 if quick else 1000, rounds))
     for name, step_s in CROWD_STEPS_S.items():
-        paced = {"SSJF_MAX_INFLIGHT": "256", "SSJF_INSTANT_STEP_S": str(step_s)}
-        with throwaway_server(paced, models=INSTANT_ENGINE) as server:
-            figures[name] = asyncio.run(crowd(server, 256, step_s, 10 if quick else round(20 / step_s)))
+        if name in parts:
+            with _in_front_of_lean_engine(step_s, 256) as (server, url):
+                figures[name] = asyncio.run(crowd(server, url, 256, step_s, 10 if quick else round(20 / step_s)))
     return figures
+
+
+@contextmanager
+def _in_front_of_lean_engine(step_s: float, slots: int) -> Iterator[tuple[Throwaway, str]]:
+    with lean_engine(step_s) as url:
+        environment = {"SSJF_MAX_INFLIGHT": str(slots), "SSJF_ENGINE_URL": url}
+        with throwaway_server(environment, models=INSTANT_ENGINE) as server:
+            yield server, url
 
 
 def show(figures: dict[str, dict[str, float]]) -> None:
@@ -191,10 +219,14 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/bench-overhead", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--parts", default=",".join(PARTS), help="which of them, with commas (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: does it work, not how fast")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     options = parser.parse_args(argv)
-    figures = measure(options.quick)
+    parts = options.parts.split(",")
+    if not set(parts) <= set(PARTS):
+        parser.error(f"--parts is {options.parts!r}, expected some of {', '.join(PARTS)}")
+    figures = measure(parts, options.quick)
     show(figures)
     if options.json is not None:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")

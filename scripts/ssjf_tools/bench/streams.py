@@ -19,13 +19,17 @@ _SERVICE = "/inference.GRPCInferenceService/"
 
 @dataclass(slots=True)
 class Timeline:
-    """One request as its client saw it. Times in seconds (perf_counter); `tokens` as counted by the server."""
+    """One request as its client saw it. Times in seconds (perf_counter); `tokens` as counted by the server.
+
+    `responses`: those with tensors. `finals`: those marked as the last, with tensors or without; one, if all is well.
+    """
 
     sent: float
     first: float = 0.0
     last: float = 0.0
     tokens: int = 0
     responses: int = 0
+    finals: int = 0
     longest_gap: float = 0.0
     outputs: list[dict[str, NDArray[Any]]] = field(default_factory=list)
 
@@ -75,6 +79,8 @@ class StreamClient:
 
     def _note(self, timeline: Timeline, response: Any) -> None:
         now = time.perf_counter()
+        final = is_final(response)
+        timeline.finals += final
         if response.outputs:
             outputs = read_outputs(response)
             timeline.outputs.append(outputs)
@@ -88,7 +94,7 @@ class StreamClient:
                 timeline.tokens += int(outputs["output_ids"].shape[-1])
             else:
                 timeline.tokens += int(outputs["num_output_tokens"].reshape(-1)[0])
-        elif is_final(response):
+        elif final:
             timeline.last = timeline.last or now
 
     async def close(self) -> None:

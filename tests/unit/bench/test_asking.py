@@ -35,7 +35,7 @@ class SleepingAsker(Asker):
         if question.text in self._fails:
             raise RuntimeError("queue full")
         last: dict[str, Any] = {"queue_time_us": np.array([[5000]]), "predicted_tokens": np.array([[9]])}
-        return Timeline(sent, sent + 0.01, sent + 0.02, int(question.text[1:]) + 1, 2, 0.01, [{}, last])
+        return Timeline(sent, sent + 0.01, sent + 0.02, int(question.text[1:]) + 1, 2, 1, 0.01, [{}, last])
 
 
 def run(asker: Asker, plan: Plan, truth: list[int] | None = None, concurrency: int = 1) -> Any:
