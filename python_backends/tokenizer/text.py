@@ -18,6 +18,8 @@ from tokenizers import Tokenizer
 
 from ssjf.core.errors import InvalidRequest
 
+PROMPT_FORMATS = ("raw", "chat")
+
 
 @dataclass(frozen=True, slots=True)
 class TextSettings:
@@ -38,6 +40,16 @@ class TextSettings:
     max_prompt_bytes: int = 262_144
     end_id: int | None = None
     pad_id: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.prompt_format not in PROMPT_FORMATS:
+            raise ValueError(f"prompt_format is {self.prompt_format!r}, expected {' or '.join(PROMPT_FORMATS)}")
+        if self.system_prompt is not None and self.prompt_format != "chat":
+            raise ValueError(f"system_prompt is set, but prompt_format is {self.prompt_format!r}, expected 'chat'")
+        for name, least in (("max_context_tokens", 2), ("max_prompt_bytes", 1), ("end_id", -1), ("pad_id", -1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} is {value}, expected at least {least}")
 
 
 class TextTokenizer:

@@ -9,6 +9,7 @@ import pytest
 from ssjf.core.settings import CoreSettings
 from ssjf.parameters import ConfigurationError, Parameters
 from ssjf.service.settings import ServiceSettings
+from tokenizer.text import TextSettings
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,10 @@ def test_a_model_gives_its_parameters_and_paths_start_beside_the_repository() ->
         (CoreSettings, {"batching": "sometimes"}, "batching is 'sometimes'"),
         (CoreSettings, {"tenant_weights": '{"a": -1}'}, r"tenant_weights\['a'\] is -1"),
         (ServiceSettings, {"engine_stall_s": "0"}, "engine_stall_s is 0"),
+        (TextSettings, {"prompt_format": "Chat"}, "prompt_format is 'Chat', expected raw or chat"),
+        (TextSettings, {"system_prompt": "Be brief."}, "system_prompt is set, but prompt_format is 'raw'"),
+        (TextSettings, {"max_context_tokens": "-5"}, "max_context_tokens is -5, expected at least 2"),
+        (TextSettings, {"end_id": "-7"}, "end_id is -7, expected at least -1"),
     ],
 )
 def test_the_schedulers_settings_name_key_value_and_range(cls: type[Any], values: dict[str, str], message: str) -> None:

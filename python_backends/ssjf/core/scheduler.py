@@ -103,6 +103,10 @@ class Scheduler:
         """
         self._admission.grow(job_id, output_tokens, now)
 
+    def pace_s(self) -> float:
+        """Seconds a token in the engine lately, prefill included; 0 while too little is known."""
+        return self._forecast.pace_s()
+
     def finish(self, job_id: int, output_tokens: int, now: float, *, learn: bool = True) -> None:
         """A running job has left the engine with `output_tokens`, all sequences together.
 

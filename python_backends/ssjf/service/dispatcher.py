@@ -25,6 +25,9 @@ from ssjf.service.settings import ServiceSettings
 log = logging.getLogger("ssjf.dispatcher")
 
 _WATCH_PERIOD_S = 1.0
+# How much longer than at the engine's usual pace an answer that comes as a whole may take before it is given up.
+_PATIENCE = 2.0
+_SLOW_PACE_S = 0.1  # seconds a token, while the usual pace is not known
 
 
 class Ends(Protocol):
@@ -152,14 +155,14 @@ class Dispatcher:
         assert answer is not None
         assert job is not None
         assert prompt_ids is not None
-        streaming = generation.stream or (bool(generation.stop_words) and generation.beams == 1)
-        request = self._preparation.engine_request(str(uuid.uuid4()), generation, prompt_ids, streaming)
+        row.streaming = generation.stream or (bool(generation.stop_words) and generation.beams == 1)
+        request = self._preparation.engine_request(str(uuid.uuid4()), generation, prompt_ids, row.streaming)
         chunks = member.endpoint.generate(request)
         try:
             async for chunk in chunks:
                 self._recorder.engine_responses += 1
                 row.last_progress = self._loop.time()
-                if row.first_token_at is None:
+                if row.first_token_at is None and row.streaming:
                     row.first_token_at = row.last_progress
                 if member.state is not State.UP:
                     self._pool.worked(member)
@@ -222,13 +225,25 @@ class Dispatcher:
 
     def _watch_engine(self) -> None:
         """A dead engine process sends neither tokens nor an end: silence is the only sign (DESIGN, trap 4)."""
-        limit = self._settings.engine_stall_s
-        silent_since = self._loop.time() - limit
+        now, limit, pace = self._loop.time(), self._settings.engine_stall_s, self._core.pace_s()
         for row in list(self._rows.values()):
-            if row.task is not None and row.outcome is None and row.last_progress < silent_since:
-                self._give_up_engine(row, row.task, f"the engine sent nothing for {limit:g} s")
+            if row.task is None or row.outcome is not None:
+                continue
+            allowed = limit + _unheard_s(row, pace)
+            if now - row.last_progress > allowed:
+                self._give_up_engine(row, row.task, f"the engine sent nothing for {allowed:g} s")
+            elif not row.streaming:
+                self._assume_progress(row, now, pace)
         self._give_up_waiting()
         self._watch = self._loop.call_later(_WATCH_PERIOD_S, self._watch_engine)
+
+    def _assume_progress(self, row: LiveRow, now: float, pace: float) -> None:
+        """Tokens that an answer of which nothing is heard has by now, at the usual pace: they fill the KV cache."""
+        assert row.job is not None
+        assert row.dispatched_at is not None
+        tokens = int((now - row.dispatched_at) / pace) if pace else 0
+        if 0 < tokens < row.generation.max_tokens:
+            self._core.progress(row.job.job_id, tokens * row.job.sequences, now)
 
     def _give_up_engine(self, row: LiveRow, task: asyncio.Task[None], reason: str) -> None:
         if row.member is not None and row.dispatched_at is not None:
@@ -255,3 +270,8 @@ class Dispatcher:
         answer = Answer(row.generation, self._preparation.tokenizer, job.prompt_tokens)
         answer.predicted_tokens = round(job.predicted_tokens)
         return answer
+
+
+def _unheard_s(row: LiveRow, pace: float) -> float:
+    """How long nothing may be heard of an engine that is well: until the end, of an answer that comes as a whole."""
+    return 0.0 if row.streaming else _PATIENCE * row.generation.max_tokens * (pace or _SLOW_PACE_S)

@@ -22,7 +22,6 @@ from ssjf.tensors import CLIENT_TO_ENGINE, FLAGGED_OUTPUTS
 _INT32_MAX = 2**31 - 1
 _MAX_DEADLINE_MS = 7 * 24 * 3_600_000
 _MAX_TENANT_BYTES = 128
-_MAX_PRIORITY_CLASS = 9
 # W3C Trace Context, level 1: version, trace id, parent id, flags; an id of zeros and version ff mean nothing.
 _TRACE_PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -57,12 +56,12 @@ _RANGES: Mapping[str, _Range] = {
 }
 
 
-def read_rows(call: Call, settings: ServiceSettings) -> tuple[Generation, ...]:
+def read_rows(call: Call, settings: ServiceSettings, priority_classes: int) -> tuple[Generation, ...]:
     """The rows of a request, validated. Raises InvalidRequest for the first thing that is wrong."""
     if "text_input" not in call.tensors and "input_ids" not in call.tensors:
         raise InvalidRequest("text_input", "nothing", "one text a row")
     first = next(iter(call.tensors.values()))
-    limits = _Requested.of(call)
+    limits = _Requested.of(call, priority_classes)
     return tuple(_read_row(call, row, limits, settings) for row in range(first.shape[0]))
 
 
@@ -83,9 +82,9 @@ class _Requested:
     context: Mapping[str, str]
 
     @classmethod
-    def of(cls, call: Call) -> _Requested:
+    def of(cls, call: Call, priority_classes: int) -> _Requested:
         values = call.parameters
-        priority = _number(values, "priority_class", 0, _MAX_PRIORITY_CLASS, whole=True)
+        priority = _number(values, "priority_class", 0, priority_classes - 1, whole=True)
         deadline_ms = _number(values, "deadline_ms", 1, _MAX_DEADLINE_MS)
         timeout_us = call.timeout_us or _number(values, "timeout", 0, _MAX_DEADLINE_MS * 1e3) or 0
         deadlines = [call.arrival + deadline_ms / 1e3] if deadline_ms is not None else []

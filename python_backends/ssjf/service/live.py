@@ -20,7 +20,8 @@ from ssjf.service.outcome import Outcome
 class LiveRow:
     """One row of a live call, from the door to its last token. Times are seconds (monotonic), None: not yet.
 
-    `member`: the engine endpoint that has it. `sent`: a piece of its answer is on its way to the client.
+    `member`: the engine endpoint that has it. `streaming`: the engine sends it piece by piece, so that silence means
+    something. `sent`: a piece of its answer is on its way to the client.
     """
 
     call: LiveCall
@@ -31,6 +32,7 @@ class LiveRow:
     answer: Answer | None = None
     task: asyncio.Task[None] | None = None
     member: Member | None = None
+    streaming: bool = False
     sent: bool = False
     dispatched_at: float | None = None
     first_token_at: float | None = None

@@ -26,6 +26,9 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 _TOKENS = (8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0)
 PREDICTED_CLASSES: Final = (32, 128, 512)
 _SNAPSHOT_PERIOD_S = 1.0
+_BY_CLASS: Final = ("priority_class",)
+_BY_ENGINE: Final = ("endpoint",)
+_BY_POLICY: Final = ("policy", "predicted")
 _ENGINE_UP: Final = {"up": 1.0, "trial": 0.5, "out": 0.0}
 
 Kind = Literal["counter", "gauge", "histogram"]
@@ -39,12 +42,18 @@ class MetricSpec:
     kind: Kind
     help: str
     buckets: tuple[float, ...] = ()
+    labels: tuple[str, ...] = ()
 
 
 METRICS: Final = (
-    MetricSpec("ssjf_queue_requests", "gauge", "Jobs that wait, by priority class"),
+    MetricSpec("ssjf_queue_requests", "gauge", "Jobs that wait, by priority class", labels=_BY_CLASS),
     MetricSpec("ssjf_waiting_requests", "gauge", "Jobs that wait, all classes: for routers that cannot add up"),
-    MetricSpec("ssjf_queue_backlog_tokens", "gauge", "Predicted output tokens of the waiting jobs, by priority class"),
+    MetricSpec(
+        "ssjf_queue_backlog_tokens",
+        "gauge",
+        "Predicted output tokens of the waiting jobs, by priority class",
+        labels=_BY_CLASS,
+    ),
     MetricSpec("ssjf_queue_oldest_wait_seconds", "gauge", "How long the job that waits longest has waited"),
     MetricSpec("ssjf_inflight_requests", "gauge", "Jobs that the engine has"),
     MetricSpec("ssjf_inflight_tokens", "gauge", "Prompt and predicted output tokens of the jobs that the engine has"),
@@ -53,23 +62,60 @@ METRICS: Final = (
     MetricSpec("ssjf_prediction_bias", "gauge", "Predicted over actual output tokens, recent answers"),
     MetricSpec("ssjf_guardrail_active", "gauge", "1 while the guardrail orders by arrival because predictions mislead"),
     MetricSpec("ssjf_promotions_total", "counter", "Jobs dispatched because they had waited max_wait"),
-    MetricSpec("ssjf_requests_total", "counter", "Ended requests, by outcome"),
-    MetricSpec("ssjf_predictions_total", "counter", "Predictions used, by source (proxy, prior, client)"),
+    MetricSpec("ssjf_requests_total", "counter", "Ended requests, by outcome", labels=("outcome",)),
+    MetricSpec(
+        "ssjf_predictions_total", "counter", "Predictions used, by source (proxy, prior, client)", labels=("source",)
+    ),
     MetricSpec("ssjf_output_tokens_total", "counter", "Output tokens received from the engine"),
     MetricSpec("ssjf_responses_total", "counter", "Responses sent to clients"),
     MetricSpec("ssjf_responses_merged_total", "counter", "Engine responses merged into a waiting one"),
     MetricSpec("ssjf_relay_lag_seconds", "gauge", "How long the last response waited for the sender"),
     MetricSpec("ssjf_relay_backlog", "gauge", "Requests whose responses wait for the sender"),
-    MetricSpec("ssjf_engine_up", "gauge", "1 while the engine endpoint gets jobs, 0.5 while on trial, 0 while out"),
-    MetricSpec("ssjf_engine_inflight_requests", "gauge", "Jobs that an engine endpoint has"),
-    MetricSpec("ssjf_engine_failures_total", "counter", "How often an engine endpoint was taken out"),
-    MetricSpec("ssjf_engine_foreign_requests_total", "counter", "Requests that reached the engine past the scheduler"),
+    MetricSpec(
+        "ssjf_engine_up",
+        "gauge",
+        "1 while the engine endpoint gets jobs, 0.5 while on trial, 0 while out",
+        labels=_BY_ENGINE,
+    ),
+    MetricSpec("ssjf_engine_inflight_requests", "gauge", "Jobs that an engine endpoint has", labels=_BY_ENGINE),
+    MetricSpec(
+        "ssjf_engine_failures_total", "counter", "How often an engine endpoint was taken out", labels=_BY_ENGINE
+    ),
+    MetricSpec(
+        "ssjf_engine_foreign_requests_total",
+        "counter",
+        "Requests that reached the engine past the scheduler",
+        labels=_BY_ENGINE,
+    ),
     MetricSpec("ssjf_requeued_total", "counter", "Jobs queued again because their engine endpoint failed"),
     MetricSpec("ssjf_journal_records_total", "counter", "Records written to the journal"),
-    MetricSpec("ssjf_journal_dropped_total", "counter", "Records lost, by reason: queue (too many wait), write (disk)"),
-    MetricSpec("ssjf_queue_time_seconds", "histogram", "Arrival to dispatch, by policy and predicted length", _SECONDS),
-    MetricSpec("ssjf_ttft_seconds", "histogram", "Arrival to first token, by policy and predicted length", _SECONDS),
-    MetricSpec("ssjf_jct_seconds", "histogram", "Arrival to last token, by policy and predicted length", _SECONDS),
+    MetricSpec(
+        "ssjf_journal_dropped_total",
+        "counter",
+        "Records lost, by reason: queue (too many wait), write (disk)",
+        labels=("reason",),
+    ),
+    MetricSpec(
+        "ssjf_queue_time_seconds",
+        "histogram",
+        "Arrival to dispatch, by policy and predicted length",
+        _SECONDS,
+        labels=_BY_POLICY,
+    ),
+    MetricSpec(
+        "ssjf_ttft_seconds",
+        "histogram",
+        "Arrival to first token of streamed answers, by policy and predicted length",
+        _SECONDS,
+        labels=_BY_POLICY,
+    ),
+    MetricSpec(
+        "ssjf_jct_seconds",
+        "histogram",
+        "Arrival to last token, by policy and predicted length",
+        _SECONDS,
+        labels=_BY_POLICY,
+    ),
     MetricSpec("ssjf_predicted_tokens", "histogram", "Predicted output tokens of finished jobs", _TOKENS),
     MetricSpec("ssjf_actual_tokens", "histogram", "Actual output tokens of finished jobs", _TOKENS),
 )

@@ -105,7 +105,8 @@ class Service:
     def _open(self, live: LiveCall) -> None:
         if not self.accepting:
             raise NotAccepting("the scheduler is draining and takes no new requests")
-        live.rows = [LiveRow(live, generation) for generation in read_rows(live.call, self._settings)]
+        read = read_rows(live.call, self._settings, self._core.settings.priority_classes)
+        live.rows = [LiveRow(live, generation) for generation in read]
         for row in live.rows:
             self._adapter.check(row.generation)
         live.open_rows = len(live.rows)

@@ -144,6 +144,7 @@ def test_with_all_endpoints_out_requests_wait_until_one_is_back() -> None:
 
 def test_nobody_waits_for_ever_for_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ssjf.service.dispatcher._WATCH_PERIOD_S", 0.01)
+    monkeypatch.setattr("ssjf.service.dispatcher._SLOW_PACE_S", 0.0)
 
     async def scenario(bench: Bench, engines: list[FakeTriton]) -> None:
         client = bench.send("anybody there?")
@@ -168,6 +169,7 @@ def test_a_request_is_queued_again_once_only() -> None:
 
 def test_an_endpoint_that_hangs_is_out_and_its_unseen_jobs_go_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ssjf.service.dispatcher._WATCH_PERIOD_S", 0.01)
+    monkeypatch.setattr("ssjf.service.dispatcher._SLOW_PACE_S", 0.0)
 
     async def scenario(bench: Bench, engines: list[FakeTriton]) -> None:
         for engine in engines:
@@ -184,6 +186,7 @@ def test_an_endpoint_that_hangs_is_out_and_its_unseen_jobs_go_elsewhere(monkeypa
 
 def test_a_hang_after_the_client_has_seen_something_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ssjf.service.dispatcher._WATCH_PERIOD_S", 0.01)
+    monkeypatch.setattr("ssjf.service.dispatcher._SLOW_PACE_S", 0.0)
 
     async def scenario(bench: Bench, engines: list[FakeTriton]) -> None:
         await engines[0].start()

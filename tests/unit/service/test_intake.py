@@ -29,7 +29,7 @@ def test_rows_become_generations_with_their_own_values() -> None:
         max_tokens=np.array([[8], [9]], np.int32),
         temperature=np.array([[0.5], [0.7]], np.float32),
     )
-    first, second = read_rows(call, SETTINGS)
+    first, second = read_rows(call, SETTINGS, 10)
     assert (first.row, first.text, first.max_tokens) == (0, b"one", 8)
     assert (second.row, second.text, second.max_tokens) == (1, b"two", 9)
     assert second.engine_inputs["temperature"].tolist() == [[pytest.approx(0.7)]]
@@ -45,6 +45,7 @@ def test_client_names_become_engine_names() -> None:
             min_length=np.array([[2]], np.int32),
         ),
         SETTINGS,
+        10,
     )
     assert sorted(row.engine_inputs) == ["len_penalty", "min_tokens", "runtime_top_k", "runtime_top_p", "seed"]
     assert row.min_tokens == 2
@@ -79,7 +80,7 @@ BAD_INPUTS: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("field", "tensors"), BAD_INPUTS)
 def test_a_bad_input_is_named(field: str, tensors: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        read_rows(a_call(**tensors), SETTINGS)
+        read_rows(a_call(**tensors), SETTINGS, 10)
     assert caught.value.field == field
     assert caught.value.limit
 
@@ -102,12 +103,12 @@ BAD_PARAMETERS: list[tuple[str, Any]] = [
 @pytest.mark.parametrize(("name", "value"), BAD_PARAMETERS)
 def test_a_bad_request_parameter_is_named(name: str, value: Any) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        read_rows(a_call({name: value}), SETTINGS)
+        read_rows(a_call({name: value}), SETTINGS, 10)
     assert caught.value.field == name
 
 
 def test_request_parameters_are_read_as_numbers_or_text() -> None:
-    (row,) = read_rows(a_call({"priority_class": "2", "tenant": "a", "expected_tokens": 12.0}), SETTINGS)
+    (row,) = read_rows(a_call({"priority_class": "2", "tenant": "a", "expected_tokens": 12.0}), SETTINGS, 10)
     assert (row.priority_class, row.tenant, row.expected_tokens, row.deadline) == (2, "a", 12.0, None)
 
 
@@ -121,7 +122,7 @@ def test_request_parameters_are_read_as_numbers_or_text() -> None:
     ],
 )
 def test_the_earliest_deadline_counts(parameters: dict[str, Any], timeout_us: int, deadline: float) -> None:
-    (row,) = read_rows(a_call(parameters, timeout_us), SETTINGS)
+    (row,) = read_rows(a_call(parameters, timeout_us), SETTINGS, 10)
     assert row.deadline == pytest.approx(deadline)
 
 
@@ -131,7 +132,7 @@ def test_ids_of_the_ensemble_are_cut_to_their_length() -> None:
         input_lengths=np.array([[2]], np.int32),
         length_distribution=np.array([[0.5, 0.5]], np.float32),
     )
-    (row,) = read_rows(call, SETTINGS)
+    (row,) = read_rows(call, SETTINGS, 10)
     assert call.door is Door.ENSEMBLE
     assert row.prompt_ids is not None
     assert row.prompt_ids.tolist() == [5, 6]
@@ -152,6 +153,7 @@ def test_neutral_values_are_accepted() -> None:
             end_id=np.array([[-1]], np.int32),
         ),
         SETTINGS,
+        10,
     )
     assert row.stop_words == ()
     assert not wants_stop(a_call(stop=np.array([[False]])))
@@ -159,7 +161,7 @@ def test_neutral_values_are_accepted() -> None:
 
 
 def test_log_probabilities_are_asked_of_the_engine_only_when_wanted() -> None:
-    (plain,) = read_rows(a_call(return_log_probs=np.array([[False]])), SETTINGS)
-    (wanted,) = read_rows(a_call(return_log_probs=np.array([[True]])), SETTINGS)
+    (plain,) = read_rows(a_call(return_log_probs=np.array([[False]])), SETTINGS, 10)
+    (wanted,) = read_rows(a_call(return_log_probs=np.array([[True]])), SETTINGS, 10)
     assert plain.flagged_outputs == ()
     assert wanted.flagged_outputs == ("cum_log_probs", "output_log_probs")

@@ -21,7 +21,7 @@ def a_row(**tensors: Any) -> Generation:
     given = {
         "text_input": np.array([[b"hello"]], dtype=np.object_), "max_tokens": np.array([[8]], np.int32), **tensors,
     }  # fmt: skip
-    (row,) = read_rows(Call("", {k: v for k, v in given.items() if v is not None}, {}, 0, 0.0), ServiceSettings())
+    (row,) = read_rows(Call("", {k: v for k, v in given.items() if v is not None}, {}, 0, 0.0), ServiceSettings(), 10)
     return row
 
 

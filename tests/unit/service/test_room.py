@@ -17,7 +17,7 @@ def rows(count: int, text: bytes = b"hi") -> list[Generation]:
         "text_input": np.array([[text]] * count, dtype=np.object_),
         "max_tokens": np.ones((count, 1), np.int32),
     }
-    return list(read_rows(Call("", tensors, {}, 0, 0.0), ServiceSettings()))
+    return list(read_rows(Call("", tensors, {}, 0, 0.0), ServiceSettings(), 10))
 
 
 def room(max_queue: int = 100, max_queue_bytes: int = 2**20) -> Room:

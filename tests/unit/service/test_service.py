@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import json
+import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -193,6 +196,7 @@ def test_a_full_queue_refuses_at_once() -> None:
 
 def test_an_engine_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ssjf.service.dispatcher._WATCH_PERIOD_S", 0.01)
+    monkeypatch.setattr("ssjf.service.dispatcher._SLOW_PACE_S", 0.0)
 
     async def scenario(bench: Bench) -> None:
         bench.engine.gate.clear()
@@ -276,6 +280,75 @@ def test_policy_and_limits_change_on_a_live_queue() -> None:
         assert bench.engine.started == ["first", "a", "bb", "cccc"]
 
     run(scenario, CoreSettings(policy="fcfs", max_inflight=1), ServiceSettings(control_token="secret"))
+
+
+def test_the_aging_rate_changes_on_a_live_queue() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.engine.gate.clear()
+        clients = []
+        for text in ("first", "cccc", "a", "bb"):
+            clients.append(bench.send(text))
+            await asyncio.sleep(0.002)  # their arrivals differ
+        await bench.until(lambda: bench.engine.started == ["first"])
+        secret = {"control": "set_policy", "control_token": "secret", "policy": "ssjf-aging"}
+        change = bench.send(parameters={**secret, "settings": '{"aging_rate": 1e6, "prefill_weight": 0}'})
+        await bench.ended(change)
+        state = json.loads(change.text)
+        assert (state["aging_rate"], state["queue_length"], state["in_flight"]) == (1e6, 3, 1)
+        kept = bench.send(parameters=secret)
+        await bench.ended(kept)
+        settings = {"aging_rate": 1e6, "prefill_weight": 0, "random_seed": 0, "sept_tail_beta": 0.5}
+        assert json.loads(kept.text)["policy_settings"] == settings
+        bench.engine.gate.set()
+        await bench.ended(*clients)
+        assert [client.text for client in clients] == ["first", "cccc", "a", "bb"]
+        assert bench.engine.started == ["first", "cccc", "a", "bb"]  # with a rate of 0: a, bb, cccc
+
+    core = CoreSettings(policy="ssjf-aging", aging_rate=0.0, max_inflight=1)
+    run(scenario, core, ServiceSettings(control_token="secret"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ('{"aging_rate": -1}', "InvalidSetting: aging_rate is -1, allowed: a number from 0 to 1e+09"),
+        ('{"aging_rate": "fast"}', "InvalidSetting: aging_rate is 'fast', allowed: a number from 0"),
+        ('{"sept_tail_beta": NaN}', "InvalidSetting: sept_tail_beta is nan, allowed: a number from 0 to 1000"),
+        ('{"random_seed": 0.5}', "InvalidSetting: random_seed is 0.5, allowed: a whole number from 0"),
+        ('{"max_inflight": 4}', "InvalidSetting: max_inflight is 4, allowed: one of aging_rate, prefill_weight"),
+        ('{"policy": "fcfs"}', "InvalidSetting: policy is 'fcfs', allowed: one of aging_rate"),
+        ("4", "InvalidRequest: settings is '4', allowed: a JSON object such as"),
+        ("", "InvalidRequest: settings is '', allowed: a JSON object such as"),
+        ("[" * 100_000, "InvalidRequest: settings is '[[["),
+        (4, "InvalidRequest: settings is 4, allowed: a JSON object such as"),
+    ],
+    ids=["negative", "text", "nan", "fraction", "limit", "policy", "number", "empty", "deep", "not-text"],
+)
+def test_wrong_settings_of_a_policy_are_refused_and_change_nothing(settings: Any, error: str) -> None:
+    async def scenario(bench: Bench) -> None:
+        before = bench.core.settings
+        parameters = {"control": "set_policy", "control_token": "secret", "policy": "ssjf", "settings": settings}
+        client = bench.send(parameters=parameters)
+        await bench.ended(client)
+        assert one_end(client).startswith(error)
+        assert bench.core.settings == before
+
+    run(scenario, settings=ServiceSettings(control_token="secret"))
+
+
+def test_no_bound_on_waiting_is_null_in_requests_and_in_the_status() -> None:
+    async def scenario(bench: Bench) -> None:
+        secret = {"control": "set_limits", "control_token": "secret"}
+        unbounded = bench.send(parameters={**secret, "limits": '{"max_wait_s": null}'})
+        await bench.ended(unbounded)
+        assert bench.core.settings.max_wait_s == math.inf
+        assert "Infinity" not in unbounded.text
+        assert json.loads(unbounded.text)["limits"]["max_wait_s"] is None
+        bounded = bench.send(parameters={**secret, "limits": '{"max_queue": 3, "max_wait_s": 2.5}'})
+        await bench.ended(bounded)
+        assert json.loads(bounded.text)["limits"]["max_wait_s"] == 2.5
+
+    run(scenario, settings=ServiceSettings(control_token="secret"))
 
 
 def test_a_draining_scheduler_finishes_what_it_has_and_takes_nothing_new() -> None:

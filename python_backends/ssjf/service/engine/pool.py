@@ -71,9 +71,10 @@ class Member:
     probe: asyncio.Task[None] | None = None
 
     def free(self, slots: int) -> int:
-        """Jobs that it may still be given when each endpoint has `slots`."""
-        allowed = {State.UP: slots, State.TRIAL: min(slots, self.stale + 1), State.OUT: 0}[self.state]
-        return max(0, allowed - self.in_flight)
+        """Jobs that it may still be given when each endpoint has `slots`. Asked of every endpoint at every dispatch."""
+        if self.state is State.UP:
+            return max(0, slots - self.in_flight)
+        return max(0, min(slots, self.stale + 1) - self.in_flight) if self.state is State.TRIAL else 0
 
 
 @dataclass(frozen=True, slots=True)
