@@ -25,7 +25,7 @@ from .errors import (
 from .exchange import Chunk, FinishReason, Generation
 from .request import GenerateRequest
 from .status import Status
-from .wire import Door, infer_inputs
+from .wire import Door, SettingValue, infer_inputs
 
 __all__ = [
     "AsyncClient",
@@ -43,6 +43,7 @@ __all__ = [
     "InvalidRequest",
     "ServerError",
     "ServerUnavailable",
+    "SettingValue",
     "Status",
     "Stream",
     "TlsOptions",

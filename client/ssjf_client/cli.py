@@ -7,6 +7,7 @@ Answers go to stdout, errors in one line to stderr. Exit codes: 0 done, 1 server
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -23,17 +24,32 @@ from .exchange import Generation
 from .request import GenerateRequest
 from .status import Status
 from .top import run_top
-from .wire import Door
+from .wire import Door, SettingValue
 
 __all__ = ["main"]
 
+FindToken = Callable[[str], str | None]
+"""The control token of the server at a URL, or None."""
+
 DEFAULT_URL: Final = "127.0.0.1:8001"
+_NONE: Final = "none"
 _INTERRUPTED: Final = 130
 _EXIT_CODES: Final[tuple[tuple[type[ClientError], int], ...]] = (
     (InvalidRequest, 2),
     (ServerUnavailable, 3),
     (DeadlineExceeded, 4),
     (Cancelled, 5),
+)
+
+_LIMITS: Final = (
+    "max_inflight",
+    "over_dispatch",
+    "max_inflight_tokens",
+    "batching",
+    "batch_size",
+    "max_wait_s",
+    "max_queue",
+    "max_queue_bytes",
 )
 
 _EPILOG: Final = """\
@@ -43,6 +59,8 @@ examples:
   cat question.txt | ssjf generate - --json
   ssjf status
   ssjf policy fcfs --token "$TOKEN"
+  ssjf policy ssjf-aging --set aging_rate=4
+  ssjf limits --max-inflight 32 --max-inflight-tokens none
 
 environment:
   SSJF_URL            default of --url
@@ -103,7 +121,13 @@ def _add_generate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--request-id", default="", metavar="ID", help="default: a unique one")
     parser.add_argument("--priority-class", type=int, metavar="N", help="0 is the most urgent")
     parser.add_argument("--tenant", metavar="NAME", help="tenant whose share the request counts against")
-    parser.add_argument("--deadline-ms", type=int, metavar="MS", help="refuse rather than start later than this")
+    parser.add_argument(
+        "--deadline-ms",
+        type=int,
+        metavar="MS",
+        help="refused if it cannot start in time; a running answer is cut there, with an error, "
+        "unless the server sets cancel_past_deadline=false",
+    )
     parser.add_argument("--expected-tokens", type=int, metavar="N", help="known output length (policy sjf-oracle)")
     parser.add_argument(
         "--timeout", type=float, default=DEFAULT_TIMEOUT_S, dest="timeout_s", metavar="S", help="default: %(default)g"
@@ -135,13 +159,45 @@ def _parser() -> argparse.ArgumentParser:
 
     policy = commands.add_parser("policy", parents=[connection, token], help="switch the live server's policy")
     policy.add_argument("name", help="fcfs, ssjf, …; the server lists what it knows when the name is wrong")
+    policy.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="settings",
+        metavar="KEY=VALUE",
+        help="aging_rate, sept_tail_beta, prefill_weight or random_seed; none where that is allowed; may be repeated",
+    )
     policy.set_defaults(run=_policy)
 
     limits = commands.add_parser("limits", parents=[connection, token], help="change the live server's limits")
-    limits.add_argument("--max-inflight", type=int, metavar="N", help="requests in the engine at a time")
-    limits.add_argument("--max-inflight-tokens", type=int, metavar="N", help="their prompt and predicted tokens")
+    _add_limits(limits)
     limits.set_defaults(run=_limits)
     return parser
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    limits = parser.add_argument_group("limits", "what is not named stays as it is")
+
+    def add(option: str, **more: Any) -> None:
+        limits.add_argument(option, default=argparse.SUPPRESS, **more)
+
+    add("--max-inflight", type=int, metavar="N", help="requests in the engine at a time")
+    add("--over-dispatch", type=int, metavar="N", help="how many more to send ahead")
+    add(
+        "--max-inflight-tokens",
+        type=_whole_or_none,
+        metavar="N|none",
+        help="prompt and predicted tokens in the engine; none takes the budget off",
+    )
+    add("--batching", choices=("none", "dynamic", "continuous"), help="when the next requests start")
+    add("--batch-size", type=int, metavar="N", help="requests in a group of batching=dynamic")
+    add("--max-wait-s", type=float, metavar="S|inf", help="who has waited this long goes first; inf: no bound")
+    add("--max-queue", type=int, metavar="N", help="requests that may wait")
+    add("--max-queue-bytes", type=int, metavar="N", help="bytes of their prompts and tokens")
+
+
+def _whole_or_none(text: str) -> int | None:
+    return None if text == _NONE else int(text)
 
 
 def _client(arguments: argparse.Namespace) -> Client:
@@ -219,17 +275,33 @@ def _top(client: Client, arguments: argparse.Namespace) -> None:
 
 def _token(arguments: argparse.Namespace) -> str:
     if not arguments.token:
-        raise InvalidRequest("--token: required (or SSJF_CONTROL_TOKEN in the environment)", "token")
+        raise InvalidRequest(
+            "--token: required (or SSJF_CONTROL_TOKEN in the environment); it is control_token of the scheduler's "
+            "configuration, and scripts/serve writes it into .run/*/serve.json of its checkout",
+            "token",
+        )
     return str(arguments.token)
 
 
 def _policy(client: Client, arguments: argparse.Namespace) -> None:
-    _print_status(client.set_policy(arguments.name, _token(arguments)), as_json=False)
+    settings = dict(_setting(text) for text in arguments.settings)
+    _print_status(client.set_policy(arguments.name, _token(arguments), settings), as_json=False)
+
+
+def _setting(text: str) -> tuple[str, SettingValue]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise InvalidRequest(f"--set {text!r}: must be KEY=VALUE", "settings")
+    if value == _NONE:
+        return key, None
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return key, kind(value)
+    return key, value  # the server names what it expects of this key
 
 
 def _limits(client: Client, arguments: argparse.Namespace) -> None:
-    given = {name: getattr(arguments, name) for name in ("max_inflight", "max_inflight_tokens")}
-    limits = {name: value for name, value in given.items() if value is not None}
+    limits: dict[str, SettingValue] = {name: value for name, value in vars(arguments).items() if name in _LIMITS}
     _print_status(client.set_limits(_token(arguments), **limits), as_json=False)
 
 
@@ -241,9 +313,11 @@ def _exit_code(error: ClientError) -> int:
     return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), 1)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code."""
+def main(argv: Sequence[str] | None = None, find_token: FindToken | None = None) -> int:
+    """Runs one command and returns its exit code. `find_token` is asked where nobody has given a control token."""
     arguments = _parser().parse_args(argv)
+    if find_token is not None and "token" in arguments and not arguments.token:
+        arguments.token = find_token(arguments.url)
     run: Callable[[Client, argparse.Namespace], None] = arguments.run
     # `kill` should cancel the running request just as Ctrl-C does.
     previous = signal.signal(signal.SIGTERM, _interrupt)

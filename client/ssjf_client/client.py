@@ -19,7 +19,16 @@ from .errors import ClientError, error_from_message, error_from_rpc
 from .exchange import Chunk, Exchange, Generation
 from .request import GenerateRequest, as_request
 from .status import Status, parse_status
-from .wire import Door, checked_door, control_message, limits_parameter, read_part, stop_message
+from .wire import (
+    Door,
+    SettingValue,
+    checked_door,
+    control_message,
+    limits_parameter,
+    policy_parameters,
+    read_part,
+    stop_message,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -140,12 +149,15 @@ class Client:
         """Live state of the scheduler; without the server's control token in a reduced form."""
         return parse_status(self._control("status", token, {}))
 
-    def set_policy(self, name: str, token: str) -> Status:
-        """Switches the live server's policy. Returns its state as it answers to the switch."""
-        return parse_status(self._control("set_policy", token, {"policy": name}))
+    def set_policy(self, name: str, token: str, settings: Mapping[str, SettingValue] | None = None) -> Status:
+        """Switches the live server's policy; the `settings` that it goes by change with it, the others stay.
 
-    def set_limits(self, token: str, **limits: int) -> Status:
-        """Changes the live server's limits: `set_limits(token, max_inflight=8)`."""
+        `set_policy("ssjf-aging", token, {"aging_rate": 4.0})`. Returns the server's state as it answers to the switch.
+        """
+        return parse_status(self._control("set_policy", token, policy_parameters(name, settings)))
+
+    def set_limits(self, token: str, **limits: SettingValue) -> Status:
+        """Changes the live server's limits: `set_limits(token, max_inflight=8, max_inflight_tokens=None)`."""
         return parse_status(self._control("set_limits", token, {"limits": limits_parameter(limits)}))
 
     def drain(self, token: str) -> Status:

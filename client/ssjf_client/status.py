@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -41,14 +42,15 @@ class Status:
     backlog_tokens: Mapping[int, float] = field(default_factory=dict)
     """Predicted output that waits, by priority class."""
     limits: Mapping[str, Any] = field(default_factory=dict)
-    """The limits in force: `max_inflight`, `batching`, …"""
+    """The limits in force: `max_inflight`, `batching`, …; `max_wait_s` is inf without a bound on waiting."""
     ended: Mapping[str, int] = field(default_factory=dict)
     """Ended requests by outcome: finished, cancelled, rejected, … (the server's `requests_*`)."""
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """All that the server said, under its own keys."""
-        known = {name: getattr(self, name) for name in (*_SCALARS, *_BY_CLASS, "limits")}
+        known = {name: getattr(self, name) for name in (*_SCALARS, *_BY_CLASS)}
+        known["limits"] = _exchange(self.limits, math.inf, None)
         ended = {_ENDED + outcome: count for outcome, count in self.ended.items()}
         return {name: value for name, value in known.items() if value not in (None, {})} | ended | dict(self.extra)
 
@@ -83,6 +85,12 @@ def _by_class(value: Any) -> dict[int, Any] | None:
     return {int(key): number for key, number in value.items()}
 
 
+def _exchange(limits: Mapping[str, Any], old: float | None, new: float | None) -> dict[str, Any]:
+    """The limits with another word for no bound on waiting: null in JSON, inf in Python."""
+    unbounded = "max_wait_s" in limits and limits["max_wait_s"] == old
+    return {**limits, "max_wait_s": new} if unbounded else dict(limits)
+
+
 def parse_status(text: str) -> Status:
     """The JSON object that the server answers to a status request. Raises ServerError when it is no JSON object."""
     try:
@@ -97,7 +105,7 @@ def parse_status(text: str) -> Status:
         if by_class is not None:
             known[name] = by_class
     if isinstance(data.get("limits"), dict):
-        known["limits"] = data["limits"]
+        known["limits"] = _exchange(data["limits"], None, math.inf)
     ended = {name: count for name, count in data.items() if name.startswith(_ENDED) and _fits(count, int)}
     return Status(
         **known,

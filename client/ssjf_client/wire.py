@@ -7,6 +7,7 @@ word lists [1, n].
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast, get_args
@@ -19,11 +20,25 @@ from tritonclient.grpc._utils import _get_inference_request
 from .errors import InvalidRequest, ServerError
 from .request import GenerateRequest
 
-__all__ = ["Door", "Part", "control_message", "generate_message", "infer_inputs", "read_part", "stop_message"]
+__all__ = [
+    "Door",
+    "Part",
+    "SettingValue",
+    "control_message",
+    "generate_message",
+    "infer_inputs",
+    "limits_parameter",
+    "policy_parameters",
+    "read_part",
+    "stop_message",
+]
 
 Door = Literal["scheduler", "ensemble", "unary"]
 """The models that lead to the queue. `scheduler` sees a client leave; `ensemble` is for drop-in use; `unary` answers
 whole and serves plain `infer()`."""
+
+SettingValue = float | str | None
+"""Value of a setting that a control request changes; None takes a budget off or leaves a rate to the server."""
 
 SCHEDULER: Final = "scheduler"
 _DOORS: Final = get_args(Door)
@@ -154,11 +169,25 @@ def control_message(
     return _message(SCHEDULER, inputs, "", parameters, timeout_s)
 
 
-def limits_parameter(limits: Mapping[str, int | float]) -> str:
+def limits_parameter(limits: Mapping[str, SettingValue]) -> str:
     """The value of the request parameter `limits`: a JSON object."""
     if not limits:
         raise InvalidRequest("limits: give at least one, max_inflight=8 say", "limits")
-    return json.dumps(dict(limits))
+    # JSON has no infinity: no bound on waiting is null, as in the status.
+    unbounded = limits.get("max_wait_s") == math.inf
+    return _json_object("limits", {**limits, "max_wait_s": None} if unbounded else limits)
+
+
+def policy_parameters(name: str, settings: Mapping[str, SettingValue] | None) -> dict[str, str]:
+    """The request parameters of `set_policy`; without settings the server keeps those that it has."""
+    return {"policy": name} | ({"settings": _json_object("settings", settings)} if settings else {})
+
+
+def _json_object(parameter: str, values: Mapping[str, SettingValue]) -> str:
+    for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InvalidRequest(f"{parameter}: {name} is {value}, must be a finite number", parameter)
+    return json.dumps(dict(values))
 
 
 def _scalar(result: InferResult, name: str) -> int | None:

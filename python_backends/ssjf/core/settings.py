@@ -66,7 +66,7 @@ class CoreSettings:
 
     def __post_init__(self) -> None:
         _check_choices(self)
-        for key, (low, high) in _RANGES.items():
+        for key, (low, high) in RANGES.items():
             _check_range(key, getattr(self, key), low, high)
         for tenant, weight in self.tenant_weights.items():
             _check_range(f"tenant_weights[{tenant!r}]", weight, 1e-6, 1e6)
@@ -80,7 +80,7 @@ class CoreSettings:
 
 _MANY = 2**31 - 1
 # Allowed ranges, both ends included. A key whose value may be None is only checked when it is set.
-_RANGES: dict[str, tuple[float, float]] = {
+RANGES: dict[str, tuple[float, float]] = {
     "max_inflight": (1, _MANY),
     "over_dispatch": (0, _MANY),
     "max_inflight_tokens": (1, 2**53),

@@ -36,7 +36,7 @@ def control_token(given: str | None, url: str, run: Path = CHECKOUT / ".run") ->
     for path in sorted(run.glob("*/serve.json")):
         try:
             state = json.loads(path.read_text(encoding="utf-8"))
-            if state["grpc_url"] == url:
+            if state["grpc_url"] == url.replace("localhost:", "127.0.0.1:"):
                 return str(state["control_token"])
         except (OSError, ValueError, KeyError, TypeError):
             continue  # being written, or somebody else's

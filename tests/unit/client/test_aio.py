@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Coroutine, Iterator
 from typing import Any
@@ -266,10 +267,11 @@ def test_control_requests(triton: FakeTriton) -> None:
         async with AsyncClient(triton.url, "ensemble", metadata={"X-Route": "blue"}) as client:
             assert (await client.status()).queue_length == 2
             assert (await client.set_policy("fcfs", "secret")).policy == "fcfs"
-            await client.set_limits("secret", max_inflight=8)
+            await client.set_limits("secret", max_inflight=8, max_wait_s=math.inf)
             await client.drain("secret")
             await client.resume("secret")
             await client.stop("some-id")
+            await client.set_policy("ssjf-aging", "secret", {"aging_rate": None})
             assert await client.is_ready()
             triton.script = fail("control is 'x', allowed: status")
             with pytest.raises(InvalidRequest):
@@ -278,6 +280,7 @@ def test_control_requests(triton: FakeTriton) -> None:
     run(scenario())
     controls = [request.parameter("control") for request in triton.received]
     assert controls[:5] == ["status", "set_policy", "set_limits", "drain", "resume"]
-    assert triton.received[2].parameter("limits") == '{"max_inflight": 8}'
+    assert triton.received[2].parameter("limits") == '{"max_inflight": 8, "max_wait_s": null}'
+    assert [request.parameter("settings") for request in triton.received[:7]] == [None] * 6 + ['{"aging_rate": null}']
     assert {request.message.model_name for request in triton.received} == {"scheduler"}
     assert {request.metadata["x-route"] for request in triton.received} == {"blue"}

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ssjf.core.settings import LIVE_LIMITS
 from ssjf_client.cli import main
 from tests.unit.client.fake_triton import FakeTriton, fail, tell, tell_json, tell_then_hang
 
@@ -180,7 +181,9 @@ def test_status_prints_what_the_server_says(triton: FakeTriton, url: str, capsys
 
 def test_policy_and_limits_need_a_token(triton: FakeTriton, url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["policy", "fcfs", url]) == 2
-    assert "--token: required" in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert "--token: required" in errors
+    assert ".run/*/serve.json" in errors
     assert main(["limits", "--max-inflight", "3", url]) == 2
     assert triton.received == []
 
@@ -193,6 +196,72 @@ def test_policy_and_limits_are_sent(triton: FakeTriton, url: str, capsys: pytest
     assert triton.wait_for(1).parameter("policy") == "fcfs"
     assert triton.wait_for(2).parameter("limits") == '{"max_inflight": 3}'
     assert main(["limits", url, "--token=t"]) == 2
+
+
+def test_every_live_limit_has_an_option(triton: FakeTriton, url: str) -> None:
+    triton.script = tell_json({})
+    given: dict[str, Any] = {
+        "max_inflight": 3, "over_dispatch": 0, "max_inflight_tokens": 900, "batching": "dynamic", "batch_size": 2,
+        "max_wait_s": 1.5, "max_queue": 9, "max_queue_bytes": 10_000,
+    }  # fmt: skip
+    assert given.keys() == LIVE_LIMITS
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    assert main(["limits", *words, url, "--token=t"]) == 0
+    assert json.loads(triton.wait_for(1).parameter("limits")) == given
+
+
+def test_a_budget_and_the_bound_on_waiting_can_be_taken_off(triton: FakeTriton, url: str) -> None:
+    triton.script = tell_json({})
+    assert main(["limits", "--max-inflight-tokens=none", "--max-wait-s=inf", url, "--token=t"]) == 0
+    sent = triton.wait_for(1).parameter("limits")
+    assert json.loads(sent) == {"max_inflight_tokens": None, "max_wait_s": None}
+
+
+@pytest.mark.parametrize("word", ["--max-inflight-tokens=some", "--batching=static", "--max-queue=2.5"])
+def test_limits_of_another_kind_are_refused(
+    triton: FakeTriton, url: str, word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["limits", word, url, "--token=t"])
+    assert refused.value.code == 2
+    assert word.split("=", maxsplit=1)[0] in capsys.readouterr().err
+    assert triton.received == []
+
+
+def test_settings_go_with_a_policy(triton: FakeTriton, url: str) -> None:
+    triton.script = tell_json({})
+    words = ["--set", "random_seed=7", "--set", "aging_rate=none", "--set", "prefill_weight=0.5", "--set", "x=fast"]
+    assert main(["policy", "fcfs", *words, url, "--token=t"]) == 0
+    sent = json.loads(triton.wait_for(1).parameter("settings"))
+    assert sent == {"random_seed": 7, "aging_rate": None, "prefill_weight": 0.5, "x": "fast"}
+    assert main(["policy", "fcfs", url, "--token=t"]) == 0
+    assert triton.wait_for(2).parameter("settings") is None
+
+
+@pytest.mark.parametrize("word", ["aging_rate", "=4", "aging_rate=nan"])
+def test_a_setting_has_a_key_and_a_finite_value(
+    triton: FakeTriton, url: str, word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["policy", "fcfs", "--set", word, url, "--token=t"]) == 2
+    assert "InvalidRequest" in capsys.readouterr().err
+    assert triton.received == []
+
+
+def test_a_token_that_nobody_gave_is_looked_for(triton: FakeTriton, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    triton.script = tell_json({"policy": "fcfs"})
+    asked = []
+
+    def find(server: str) -> str:
+        asked.append(server)
+        return "found"
+
+    assert main(["policy", "fcfs", url], find) == 0
+    assert main(["status", url], find) == 0
+    assert main(["status", url, "--token=given"], find) == 0
+    assert main(["generate", "hi", url], find) == 0
+    assert [request.parameter("control_token") for request in triton.received] == ["found", "found", "given", None]
+    assert asked == [triton.url] * 2
+    assert main(["policy", "fcfs", url], lambda _url: None) == 2
 
 
 def test_top_shows_the_state(triton: FakeTriton, url: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gc
+import json
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -338,14 +340,28 @@ def test_policy_and_limits_are_control_requests(triton: FakeTriton) -> None:
         client.set_limits("secret", max_inflight=8)
         client.drain("secret")
         client.resume("secret")
+        client.set_policy("ssjf-aging", "secret", {"aging_rate": 4})
         with pytest.raises(InvalidRequest, match="limits"):
             client.set_limits("secret")
+        with pytest.raises(InvalidRequest, match="limits: max_inflight is inf"):
+            client.set_limits("secret", max_inflight=math.inf)
+    assert triton.wait_for(5).parameter("settings") == '{"aging_rate": 4}'
     policy, limits = triton.wait_for(1), triton.wait_for(2)
-    assert [request.parameter("control") for request in triton.received[2:]] == ["drain", "resume"]
+    assert [request.parameter("control") for request in triton.received[2:4]] == ["drain", "resume"]
+    assert policy.parameter("settings") is None
     assert policy.message.model_name == "scheduler"
     assert (policy.parameter("control"), policy.parameter("policy")) == ("set_policy", "fcfs")
     assert (limits.parameter("control"), limits.parameter("limits")) == ("set_limits", '{"max_inflight": 8}')
     assert limits.parameter("control_token") == "secret"
+
+
+def test_no_bound_on_waiting_is_null_on_the_wire_and_inf_here(triton: FakeTriton, client: Client) -> None:
+    triton.script = tell_json({"limits": {"max_wait_s": None, "max_inflight_tokens": None}})
+    status = client.set_limits("secret", max_wait_s=math.inf, max_inflight_tokens=None, batching="none")
+    sent = triton.wait_for(1).parameter("limits")
+    assert json.loads(sent) == {"max_wait_s": None, "max_inflight_tokens": None, "batching": "none"}
+    assert status.limits == {"max_wait_s": math.inf, "max_inflight_tokens": None}
+    assert status.as_dict() == {"limits": {"max_wait_s": None, "max_inflight_tokens": None}}
 
 
 def test_a_refused_control_request_is_an_error(triton: FakeTriton, client: Client) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from ssjf_client import Client
+from ssjf_tools import ssjf
+from ssjf_tools.bootstrap import CHECKOUT
 from ssjf_tools.deploy import drain, health
 from ssjf_tools.deploy.asking import control_token
+from tests.unit.client.fake_triton import FakeTriton, tell_json
 
 NOBODY = "127.0.0.1:1"
 
@@ -25,7 +29,37 @@ def test_the_token_of_the_server_at_that_address_is_found(tmp_path: Path) -> Non
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "serve.json").write_text("{")
     assert control_token(None, "127.0.0.1:9001", tmp_path) == "cpu-9001"
+    assert control_token(None, "localhost:9001", tmp_path) == "cpu-9001"
     assert control_token(None, NOBODY, tmp_path) is None
+
+
+def test_the_command_line_of_the_checkout_finds_the_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("SSJF_CONTROL_TOKEN", raising=False)
+    monkeypatch.setattr(ssjf, "control_token", partial(control_token, run=tmp_path))
+    triton = FakeTriton()
+    triton.script = tell_json({"policy": "fcfs"})
+    url = f"--url={triton.url}"
+    try:
+        assert ssjf.main(["policy", "fcfs", url]) == 2
+        assert "--token: required" in capsys.readouterr().err
+        (tmp_path / "cpu").mkdir()
+        state = {"grpc_url": triton.url, "control_token": "written down"}
+        (tmp_path / "cpu" / "serve.json").write_text(json.dumps(state))
+        assert ssjf.main(["policy", "fcfs", url]) == 0
+        assert ssjf.main(["policy", "fcfs", url, "--token=given"]) == 0
+        monkeypatch.setenv("SSJF_CONTROL_TOKEN", "of the environment")
+        assert ssjf.main(["status", url]) == 0
+    finally:
+        triton.stop()
+    tokens = [request.parameter("control_token") for request in triton.received]
+    assert tokens == ["written down", "given", "of the environment"]
+
+
+def test_the_script_runs_that_command_line() -> None:
+    script = (CHECKOUT / "scripts" / "ssjf").read_text(encoding="utf-8")
+    assert script.rstrip().endswith('_run" --extra "$extra" ssjf_tools.ssjf "$@"')
 
 
 def test_nobody_to_drain_is_no_reason_to_wait(capsys: pytest.CaptureFixture[str]) -> None:
