@@ -14,7 +14,7 @@ import tritonclient.grpc.aio as grpcaio
 import tritonclient.http as httpclient
 import tritonclient.http.aio as httpaio
 
-from ssjf.tensors import CLIENT_OUTPUTS
+from ssjf.tensors import CLIENT_OPTIONAL_INPUTS, CLIENT_OUTPUTS
 from ssjf_client import Client
 from ssjf_tools.serve.throwaway import Throwaway
 from tests.server.asking import TIMEOUT_S, ask, inputs, note, post, tensors
@@ -160,11 +160,12 @@ def test_a_request_with_every_optional_input_at_its_neutral_value(server: Throwa
         "return_num_input_tokens": np.array([[True]]),
         "return_num_output_tokens": np.array([[True]]),
     }
+    older = {"min_length": np.array([[0]], np.int32), "random_seed": np.array([[0]], np.uint64)}
+    assert sorted([*neutral, *older]) == sorted(spec.name for spec in CLIENT_OPTIONAL_INPUTS)
     for door in ("ensemble", "scheduler"):
         answer = ask(server.grpc_url, door, tensors(QUESTION, 32, **neutral))
         assert (answer.error, answer.text, answer.finals) == (None, expected, 1)
-    older = {"min_length": np.array([[0]], np.int32), "random_seed": np.array([[0]], np.uint64), **GREEDY}
-    assert ask(server.grpc_url, "ensemble", tensors(QUESTION, 32, **older)).text == expected
+    assert ask(server.grpc_url, "ensemble", tensors(QUESTION, 32, **older, **GREEDY)).text == expected
 
 
 @pytest.mark.parametrize("door", ["ensemble", "scheduler"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ STREAM = {"stream": np.array([[True]])}
 # Long enough that no request of these tests ends by itself.
 MANY = {"min_tokens": np.array([[1000]], np.int32)}
 FREED_WITHIN_S = 0.3
+TRIES = 3
 BACKGROUND = "background"
 
 
@@ -34,6 +37,12 @@ def wait(server: Throwaway, client: Client) -> Iterator[Callable[[Callable[[Stat
 
 def in_flight(count: int) -> Callable[[Status], bool]:
     return lambda status: status.in_flight == count
+
+
+def assert_freed_soon(took: Sequence[float]) -> None:
+    """The median: one reading may fall on a busy moment of a shared machine."""
+    print(f"slot freed after {', '.join(f'{seconds * 1e3:.0f}' for seconds in took)} ms")
+    assert sorted(took)[len(took) // 2] < FREED_WITHIN_S
 
 
 class Background:
@@ -57,22 +66,20 @@ class Background:
 
 def test_leaving_the_iterator_frees_the_engine_slot(server: Throwaway, client: Client, wait: Any) -> None:
     took = []
-    for _ in range(3):
+    for _ in range(TRIES):
         with client.stream(LONG, max_tokens=1000, min_tokens=1000) as chunks:
-            next(iter(chunks))
+            next(chunks)  # not next(iter(chunks)): dropping that iterator is leaving already
             wait(in_flight(1))
         begun = time.monotonic()
         wait(in_flight(0))
         took.append(time.monotonic() - begun)
-    print(f"slot freed after {', '.join(f'{seconds * 1e3:.0f}' for seconds in took)} ms")
-    # The median: one reading may fall on a busy moment of a shared machine.
-    assert sorted(took)[1] < FREED_WITHIN_S
+    assert_freed_soon(took)
 
 
 def test_a_cancelled_unary_call_frees_the_engine_slot(server: Throwaway, wait: Any) -> None:
     took = []
     with grpcclient.InferenceServerClient(server.grpc_url) as connection:
-        for _ in range(3):
+        for _ in range(TRIES):
             errors: list[Any] = []
 
             def note(result: Any, error: Any, to: list[Any] = errors) -> None:
@@ -86,8 +93,7 @@ def test_a_cancelled_unary_call_frees_the_engine_slot(server: Throwaway, wait: A
             took.append(time.monotonic() - begun)
             wait(lambda _status, got=errors: bool(got))
             assert "cancelled" in str(errors[0]).lower()
-    print(f"slot freed after {', '.join(f'{seconds * 1e3:.0f}' for seconds in took)} ms")
-    assert sorted(took)[1] < FREED_WITHIN_S
+    assert_freed_soon(took)
 
 
 def test_the_engine_itself_is_free_again(server: Throwaway, client: Client, wait: Any) -> None:
@@ -101,21 +107,39 @@ def test_the_engine_itself_is_free_again(server: Throwaway, client: Client, wait
     assert client.generate("Say hello.", max_tokens=3).text
 
 
-def test_a_waiting_request_whose_client_left_is_never_dispatched(server: Throwaway, client: Client, wait: Any) -> None:
+@contextmanager
+def asked_at_scheduler(server: Throwaway) -> Iterator[Callable[[], None]]:
+    """A request of four tokens; what the block is given makes its client leave."""
+    with Client(server.grpc_url) as client, client.stream(LONG, max_tokens=4) as stream:
+
+        def read() -> None:
+            with suppress(Cancelled):  # what a reader on another thread gets when the stream is closed
+                next(iter(stream), None)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        yield stream.close
+    reader.join(TIMEOUT_S)
+
+
+@contextmanager
+def asked_at_unary(server: Throwaway) -> Iterator[Callable[[], None]]:
+    """The same as a plain `infer()`, whose client cancels the call."""
+    with grpcclient.InferenceServerClient(server.grpc_url) as connection:
+        call = connection.async_infer("unary", inputs(tensors(LONG, 4)), callback=lambda _result, _error: None)
+        yield call.cancel
+
+
+@pytest.mark.parametrize("asked", [asked_at_scheduler, asked_at_unary], ids=["scheduler", "unary"])
+def test_a_waiting_request_whose_client_left_is_never_dispatched(
+    server: Throwaway, client: Client, wait: Any, asked: Callable[[Throwaway], Any]
+) -> None:
     blockers = [Background(server, "scheduler") for _ in range(4)]
     before = wait(in_flight(4)).extra["dispatched"]
-    waiting = client.stream(LONG, max_tokens=4)
-
-    def read() -> None:
-        with contextlib.suppress(Cancelled):  # what a reader on another thread gets when the stream is closed
-            next(iter(waiting), None)
-
-    opened = threading.Thread(target=read)
-    opened.start()
-    wait(lambda status: status.queue_length == 1)
-    waiting.close()
-    opened.join(TIMEOUT_S)
-    wait(lambda status: status.queue_length == 0)
+    with asked(server) as leave:
+        wait(lambda status: status.queue_length == 1)
+        leave()
+        wait(lambda status: status.queue_length == 0)
     client.stop(BACKGROUND)
     for blocker in blockers:
         assert blocker.join().error is None
@@ -124,14 +148,18 @@ def test_a_waiting_request_whose_client_left_is_never_dispatched(server: Throwaw
 
 @pytest.mark.parametrize("door", ["ensemble", "scheduler"])
 def test_stop_with_the_same_id_ends_the_request_with_what_it_has(server: Throwaway, wait: Any, door: str) -> None:
-    running = Background(server, door)
-    wait(in_flight(1))
-    begun = time.monotonic()
-    stop = ask(server.grpc_url, door, tensors("stop", 1, stop=np.array([[True]])), BACKGROUND)
-    answer = running.join()
-    print(f"ended after {(time.monotonic() - begun) * 1e3:.0f} ms")
-    assert (stop.error, stop.text) == (None, "")
-    assert (answer.error, answer.finals) == (None, 1)
+    took = []
+    for _ in range(TRIES):
+        running = Background(server, door)
+        wait(in_flight(1))
+        begun = time.monotonic()
+        stop = ask(server.grpc_url, door, tensors("stop", 1, stop=np.array([[True]])), BACKGROUND)
+        wait(in_flight(0))
+        took.append(time.monotonic() - begun)
+        answer = running.join()
+        assert (stop.error, stop.text) == (None, "")
+        assert (answer.error, answer.finals) == (None, 1)
+    assert_freed_soon(took)
 
 
 def test_stop_needs_an_id(server: Throwaway) -> None:
@@ -153,16 +181,18 @@ def test_tritons_own_timeout_is_a_deadline_too(server: Throwaway, wait: Any) -> 
 
 
 def test_a_client_that_is_killed_frees_its_slot(server: Throwaway, wait: Any) -> None:
-    import subprocess
-    import sys
-
     code = f"""
 from ssjf_client import Client
 for _ in Client({server.grpc_url!r}).stream({LONG!r}, max_tokens=1000, min_tokens=1000):
     pass
 """
-    victim = subprocess.Popen([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)})
-    wait(in_flight(1))
-    victim.kill()
-    victim.wait()
-    wait(in_flight(0))
+    took = []
+    for _ in range(TRIES):
+        victim = subprocess.Popen([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)})
+        wait(in_flight(1))
+        begun = time.monotonic()
+        victim.kill()
+        victim.wait()
+        wait(in_flight(0))
+        took.append(time.monotonic() - begun)
+    assert_freed_soon(took)
