@@ -2,7 +2,7 @@
 
 Each question is a round trip to the server process, so running requests are asked every tick and waiting ones in
 rotation; right before a job is dispatched it is asked once more. Triton answers only for requests that a client sent
-to this model itself: a step of an ensemble is never told (triton-inference-server/server issue 6739).
+to this model itself: a step of an ensemble is seldom told (triton-inference-server/server issue 6739).
 """
 
 from __future__ import annotations

@@ -173,7 +173,9 @@ class Service:
             self._forget(row.call)
 
     def fail(self, live: LiveCall, error: SchedulerError) -> None:
-        """End a call with an error: all its rows leave the queue and the engine."""
+        """End a call with an error: all its rows leave the queue and the engine. The first end of a call counts."""
+        if live.channel.ended:
+            return
         live.channel.fail(error)
         outcome = self.recorder.failed(error)
         for row in live.rows:
