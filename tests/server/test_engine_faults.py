@@ -102,7 +102,7 @@ def test_an_engine_that_goes_silent_ends_in_an_error_and_frees_the_slot(faulty: 
 def test_silence_before_the_first_token_is_tried_once_more(faulty: Throwaway) -> None:
     with Client(faulty.grpc_url) as client:
         before = client.status(faulty.token).extra["requeued"]
-        assert whole(faulty, SILENT_AT_ONCE).error == f"the engine sent nothing for {STALL_S:g} s"
+        assert streamed(faulty, SILENT_AT_ONCE).error == f"the engine sent nothing for {STALL_S:g} s"
         assert client.status(faulty.token).extra["requeued"] == before + 1
     assert_normal_service(faulty)
 
