@@ -8,10 +8,27 @@ times the capacity refusals took 3 s (tests/server/test_overload.py).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ssjf.core.errors import QueueFull
 from ssjf.core.scheduler import Scheduler
 from ssjf.service.messages import Generation
+
+
+@dataclass(slots=True, eq=False)
+class Stay:
+    """One request's place while it is prepared: so many rows, so many bytes of text."""
+
+    room: Room
+    rows: int
+    bytes: int
+    over: bool = False
+
+    def leave(self) -> None:
+        """The rows are prepared, or have failed. A second call does nothing."""
+        if not self.over:
+            self.over = True
+            self.room.leave(self)
 
 
 class Room:
@@ -22,8 +39,8 @@ class Room:
         self._rows = 0
         self._bytes = 0
 
-    def enter(self, rows: Sequence[Generation], admitted: int) -> None:
-        """Take in rows to prepare; each `enter` that returns is followed by one `leave`.
+    def enter(self, rows: Sequence[Generation], admitted: int) -> Stay:
+        """Take in rows to prepare, until their stay is over.
 
         `admitted`: rows that wait in the core or run. Raises QueueFull when the engine and the queue together have no
         room for these rows, or when the texts that are being prepared are more than the queue may hold.
@@ -34,13 +51,15 @@ class Room:
         full = coming > settings.max_queue + settings.max_inflight or size > settings.max_queue_bytes
         if full and (admitted or self._rows):
             raise self._refusal()
-        self._rows += len(rows)
-        self._bytes = size
+        stay = Stay(self, len(rows), size - self._bytes)
+        self._rows += stay.rows
+        self._bytes += stay.bytes
+        return stay
 
-    def leave(self, rows: Sequence[Generation]) -> None:
-        """The rows are prepared, or have failed."""
-        self._rows -= len(rows)
-        self._bytes -= sum(len(row.text) for row in rows)
+    def leave(self, stay: Stay) -> None:
+        """Free a place; see Stay."""
+        self._rows -= stay.rows
+        self._bytes -= stay.bytes
 
     def _refusal(self) -> QueueFull:
         settings, waiting = self._core.settings, len(self._core) + self._rows

@@ -34,7 +34,7 @@ from ssjf.service.messages import Call, TextChunk
 from ssjf.service.outcome import Outcome
 from ssjf.service.preparation import Preparation, PreparedRow
 from ssjf.service.records import Recorder
-from ssjf.service.room import Room
+from ssjf.service.room import Room, Stay
 from ssjf.service.settings import ServiceSettings
 
 log = logging.getLogger("ssjf.service")
@@ -115,15 +115,15 @@ class Service:
         if all(self._preparation.is_ready(row.generation) for row in live.rows):
             self._submit(live, [self._preparation.read(row.generation) for row in live.rows])
         else:
-            generations = [row.generation for row in live.rows]
-            self._room.enter(generations, len(self.dispatcher))
-            task = self._loop.create_task(self._prepare(live))
-            task.add_done_callback(lambda _task: self._room.leave(generations))
+            stay = self._room.enter([row.generation for row in live.rows], len(self.dispatcher))
+            task = self._loop.create_task(self._prepare(live, stay))
+            task.add_done_callback(lambda _task: stay.leave())  # a task that is cancelled early never begins
             self._keep(task)
 
-    async def _prepare(self, live: LiveCall) -> None:
+    async def _prepare(self, live: LiveCall, stay: Stay) -> None:
         try:
             prepared = await asyncio.gather(*(self._preparation.make(row.generation) for row in live.rows))
+            stay.leave()  # from here on the core counts them
             if not live.channel.ended:
                 self._submit(live, prepared)
         except SchedulerError as error:

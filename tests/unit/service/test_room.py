@@ -26,12 +26,14 @@ def room(max_queue: int = 100, max_queue_bytes: int = 2**20) -> Room:
 
 def test_rows_in_preparation_fill_queue_and_slots() -> None:
     door = room(max_queue=3)
-    for _ in range(5):
-        door.enter(rows(1), 0)
+    stays = [door.enter(rows(1), 0) for _ in range(5)]
     with pytest.raises(QueueFull, match=r"5 requests wait, the limit is 3 requests .* retry in 1\.00 s"):
         door.enter(rows(1), 0)
-    door.leave(rows(1))
+    for _ in range(2):
+        stays[0].leave()  # once is enough
     door.enter(rows(1), 0)
+    with pytest.raises(QueueFull):
+        door.enter(rows(1), 0)
 
 
 def test_rows_that_the_core_has_count_as_well() -> None:
@@ -51,11 +53,10 @@ def test_a_refused_request_takes_no_room() -> None:
 
 def test_texts_in_preparation_are_bounded_in_bytes() -> None:
     door = room(max_queue_bytes=100)
-    first = rows(1, b"x" * 60)
-    door.enter(first, 0)
+    first = door.enter(rows(1, b"x" * 60), 0)
     with pytest.raises(QueueFull, match="100 bytes"):
         door.enter(rows(1, b"x" * 41), 0)
-    door.leave(first)
+    first.leave()
     door.enter(rows(1, b"x" * 41), 0)
 
 
