@@ -47,16 +47,18 @@ class Environment:
     locks: tuple[Lock, ...]
 
 
-WEIGHTS, SERVE, DEV, TRAIN, DOCS = (
+WEIGHTS, SERVE, PLOTS, DEV, TRAIN, DOCS = (
     Lock("weights.lock"),
     Lock("serve.lock"),
+    Lock("plots.lock"),
     Lock("dev.lock"),
     Lock("train.lock", resolve=True),
     Lock("docs.lock"),
 )
 ENVIRONMENTS = {
     "serve": Environment(".venv", (WEIGHTS, SERVE)),
-    "dev": Environment(".venv", (WEIGHTS, SERVE, DEV)),
+    "plots": Environment(".venv", (WEIGHTS, SERVE, PLOTS)),
+    "dev": Environment(".venv", (WEIGHTS, SERVE, PLOTS, DEV)),
     "train": Environment(".venv-train", (WEIGHTS, TRAIN)),
     "docs": Environment(".venv-docs", (DOCS,)),
 }

@@ -5,6 +5,7 @@
     paced     the same rate with an engine that keeps a GPU's pace and takes nothing from the machine
     relay     responses a second that the scheduler takes in from an engine that sends without a pause
     crowd     256 streams at a GPU's pace, and at one that two cores can carry: stalls, first tokens, memory
+    refill    tokens a second of a full engine: what a freed slot waits for its next job, and what over_dispatch gives
 
 Arms alternate within one run, since machines drift. Prints a table and, with --json, writes the figures.
 """
@@ -27,6 +28,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from ssjf_client import AsyncClient
 from ssjf_tools.bench.lean_engine import lean_engine
 from ssjf_tools.bench.streams import StreamClient, Timeline, engine_request, text_request
 from ssjf_tools.serve.throwaway import Throwaway, throwaway_server
@@ -35,7 +37,9 @@ INSTANT_ENGINE = {"tensorrt_llm": Path(__file__).parent / "instant_llm"}
 PROMPT = "Explain in a few sentences why the sky is blue."
 GPU_STEP_S = 0.025  # 40 tokens a second for each stream, as a large GPU sends
 CROWD_STEPS_S = {"crowd": GPU_STEP_S, "slow crowd": 0.25}
-PARTS = ("latency", "rate", "paced", "relay", *CROWD_STEPS_S)
+PARTS = ("latency", "rate", "paced", "relay", *CROWD_STEPS_S, "refill")
+SLOTS = 8
+OVER_DISPATCH = (0, 1, 2, 4)
 _THREE_IDS = np.array([[1, 2, 3]], dtype=np.int32)
 _GREEDY = np.array([[1]], dtype=np.int32)
 
@@ -177,6 +181,36 @@ async def crowd(server: Throwaway, engine_url: str, streams: int, step_s: float,
     }
 
 
+async def refill(server: Throwaway, requests: int, rounds: int) -> dict[str, float]:
+    """Tokens a second of an engine with SLOTS slots that is never idle: asked directly, and at each OVER_DISPATCH.
+
+    All requests are sent at once; asked directly the engine itself holds those that wait, so no slot is ever empty.
+    Answers are short and of many lengths: a slot is freed every other step.
+    """
+    client = StreamClient(server.grpc_url)
+    lengths = [8 + 7 * number % 24 for number in range(requests)]
+    asked: dict[str, tuple[str, list[dict[str, Any]], int]] = {
+        "direct": ("tensorrt_llm", [engine_request(_THREE_IDS, length) for length in lengths], 0)
+    }
+    for ahead in OVER_DISPATCH:
+        asked[f"over_dispatch_{ahead}"] = ("scheduler", [text_request(PROMPT, length) for length in lengths], ahead)
+    rates: dict[str, list[float]] = {name: [] for name in asked}
+    async with AsyncClient(server.grpc_url) as control:
+        for turn in range(rounds + 1):
+            for name, (model, tensors, ahead) in asked.items():
+                await control.set_limits(server.token, over_dispatch=ahead)
+                begun = time.perf_counter()
+                await asyncio.gather(*(client.stream(model, each) for each in tensors))
+                if turn:
+                    rates[name].append(sum(lengths) / (time.perf_counter() - begun))
+    await client.close()
+    figures = {"slots": SLOTS, "direct_tokens_per_s": statistics.median(rates["direct"])}
+    for name in list(rates)[1:]:
+        paired = [b / a for a, b in zip(rates["direct"], rates[name], strict=True)]
+        figures[f"{name}_share"] = statistics.median(paired)
+    return figures
+
+
 def measure(parts: Sequence[str], quick: bool) -> dict[str, dict[str, float]]:
     """Those of PARTS that were asked for; each engine with a fresh server."""
     rounds, figures = 2 if quick else 5, {}
@@ -194,6 +228,10 @@ def measure(parts: Sequence[str], quick: bool) -> dict[str, dict[str, float]]:
         if name in parts:
             with _in_front_of_lean_engine(step_s, 256) as (server, url):
                 figures[name] = asyncio.run(crowd(server, url, 256, step_s, 10 if quick else round(20 / step_s)))
+    if "refill" in parts:
+        paced = {"SSJF_INSTANT_STEP_S": str(GPU_STEP_S), "SSJF_INSTANT_MAX_BATCH_SIZE": str(SLOTS)}
+        with throwaway_server(paced | {"SSJF_MAX_INFLIGHT": str(SLOTS)}, models=INSTANT_ENGINE) as server:
+            figures["refill"] = asyncio.run(refill(server, 20 if quick else 100, rounds))
     return figures
 
 

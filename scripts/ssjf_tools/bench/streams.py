@@ -57,10 +57,19 @@ class StreamClient:
             request_serializer=service_pb2.ModelInferRequest.SerializeToString,
             response_deserializer=service_pb2.ModelInferResponse.FromString,
         )
+        self._config = self._channel.unary_unary(
+            f"{_SERVICE}ModelConfig",
+            request_serializer=service_pb2.ModelConfigRequest.SerializeToString,
+            response_deserializer=service_pb2.ModelConfigResponse.FromString,
+        )
 
     async def infer(self, model: str, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """One unary request; all outputs."""
         return read_outputs(await self._infer(build_request(model, "", tensors)))
+
+    async def model_config(self, model: str) -> Any:
+        """What Triton says of a model, a protobuf ModelConfig. Raises grpc.aio.AioRpcError where it has none."""
+        return (await self._config(service_pb2.ModelConfigRequest(name=model))).config
 
     async def stream(
         self, model: str, tensors: Mapping[str, NDArray[Any]], parameters: Mapping[str, Any] | None = None

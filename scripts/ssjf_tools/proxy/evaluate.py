@@ -18,6 +18,7 @@ from proxy_onnx.metadata import ProxyMetadata
 from proxy_onnx.predict import Predictor
 from proxy_onnx.runtime import OnnxRuntime
 from ssjf_tools.assets.proxy import COMMITTED, assemble
+from ssjf_tools.simulate.plots import check_available
 
 from . import plots
 from .artifact import write_json
@@ -50,8 +51,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    if options.plots is not None and not plots.available():
-        raise ValueError("--plots needs matplotlib, which is not installed here")
+    if options.plots is not None:
+        check_available()
     prompts = load_labelled(options.prompts, options.lengths)
     if not prompts:
         raise DataError("no prompt has a length")
@@ -100,6 +101,7 @@ def _report(figures: dict[str, Any], options: argparse.Namespace, seen: bool) ->
             "those are in its proxy.json under training.cross_validation."
         )
     if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         write_json(options.json, {**figures, "trained_on_these_lengths": seen})
 
 

@@ -12,6 +12,7 @@ from ssjf.core.job import Job, LengthPrediction
 from ssjf.core.scheduler import Scheduler
 from ssjf.core.settings import CoreSettings
 from ssjf_tools.simulate.engine import ChunkedEngine, Engine, FixedEngine, LockstepEngine
+from ssjf_tools.simulate.pace import Clock, PacedEngine
 from ssjf_tools.simulate.policies import ORACLE, Arm
 from ssjf_tools.simulate.service import ServiceModel
 from ssjf_tools.simulate.tables import Column
@@ -26,6 +27,7 @@ class Setup:
     """The machine: batching mode, slots, service times, KV tokens (None: no limit). `together`: see FixedEngine.
 
     `prior_tokens`: the usual length that the scheduler knows at the start; None: what a fresh server assumes.
+    `clock`: for a machine whose speed changes while it runs.
     """
 
     batching: str
@@ -34,6 +36,7 @@ class Setup:
     together: bool = False
     tokens: int | None = None
     prior_tokens: float | None = None
+    clock: Clock | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +144,12 @@ class Simulation:
 
 
 def make_engine(setup: Setup, prompts: Sequence[float], outputs: Sequence[float]) -> Engine:
-    """The engine that the service model needs."""
+    """The engine that the service model needs, on the machine's clock."""
+    engine = _engine_at_full_speed(setup, prompts, outputs)
+    return engine if setup.clock is None else PacedEngine(engine, setup.clock)
+
+
+def _engine_at_full_speed(setup: Setup, prompts: Sequence[float], outputs: Sequence[float]) -> Engine:
     if setup.model.is_fixed or setup.together:
         return FixedEngine(setup.model, prompts, outputs, together=setup.together)
     if setup.model.chunk_tokens is not None:

@@ -1,7 +1,9 @@
-"""Plots of simulated runs. matplotlib is optional: without it, `available` says no and nothing is drawn."""
+"""Plots of simulated runs. matplotlib is not in every environment: `scripts/simulate --plots` and others install it."""
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ssjf_tools.bootstrap import CHECKOUT
 from ssjf_tools.simulate.experiment import Run
 from ssjf_tools.simulate.workload import RequestSet
 
@@ -18,6 +21,14 @@ _POINTS = 500
 def available() -> bool:
     """Whether matplotlib is installed."""
     return find_spec("matplotlib") is not None
+
+
+def check_available() -> None:
+    """Raise ValueError, with the command that installs it, where matplotlib is missing."""
+    if not available():
+        lock = CHECKOUT / "requirements" / "plots.lock"
+        command = shlex.join([sys.executable, "-m", "pip", "install", "--no-deps", "-r", str(lock)])
+        raise ValueError(f"--plots needs matplotlib, which {sys.prefix} does not have; this installs it: {command}")
 
 
 def new_figure(title: str, x_label: str, y_label: str) -> tuple[Any, Any]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from bisect import bisect_left
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ssjf_tools.simulate.tables import InputError, open_text
+from ssjf_tools.simulate.tables import InputError, json_number, open_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +49,17 @@ class ServiceModel:
         prefills = 1 if self.chunk_tokens is None else batch
         return self.base_s + self.prefill_s * mean_prompt * prefills + self.step_s(batch) * mean_output
 
+    def describe(self) -> str:
+        """The times of a request in words."""
+        (low, low_s), (high, high_s) = self.steps[0], self.steps[-1]
+        if len(self.steps) == 1:
+            decode = f"{low_s:g} s a token whatever the batch"
+        else:
+            decode = f"{low_s:.3g} s a token with {low} running to {high_s:.3g} s with {high}"
+        prefill = f" + {self.prefill_s * 1e3:.3g} ms a prompt token" if self.prefill_s else ""
+        chunks = f", prompts in chunks of {self.chunk_tokens} tokens" if self.chunk_tokens is not None else ""
+        return f"{self.base_s:.3g} s{prefill} + {decode}{chunks}"
+
 
 # The service model of the paper: 0.1 s and 20 ms a token, independent of the batch.
 PAPER = ServiceModel()
@@ -82,6 +92,7 @@ def _whole(path: Path, text: str) -> int:
 
 
 def _seconds(path: Path, name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+    seconds = json_number(value)
+    if seconds is None:
         raise InputError(path, f"is {value!r}, expected seconds from 0 up", column=name)
-    return float(value)
+    return seconds

@@ -8,7 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ssjf_tools.simulate.tables import Column, InputError, check_sorted, number_from, open_text, read_columns, timestamp
+from ssjf_tools.simulate.tables import (
+    Column,
+    InputError,
+    ascending,
+    json_number,
+    number_from,
+    open_text,
+    read_columns,
+    read_header,
+    timestamp,
+)
 
 CLASS_COLUMNS = ("class3", "class5")
 # Predictors that are made up where a source brings none: the true length times log-normal noise.
@@ -39,8 +49,8 @@ def read_predictions(path: Path) -> Population:
     are ordered by that. Raises InputError.
     """
     tokens = number_from(0)
-    parsers = dict.fromkeys(("output_tokens", *CLASS_COLUMNS, "predicted_tokens", "prompt_tokens", "arrival_s"), tokens)
-    columns = read_columns(path, parsers, ["output_tokens"])
+    parsers = dict.fromkeys(("output_tokens", *CLASS_COLUMNS, "predicted_tokens", "prompt_tokens"), tokens)
+    columns = read_columns(path, {**parsers, "arrival_s": ascending(tokens)}, ["output_tokens"])
     lengths = columns["output_tokens"]
     predicted = {name: class_means(columns[name], lengths) for name in CLASS_COLUMNS if name in columns}
     if "predicted_tokens" in columns:
@@ -51,7 +61,6 @@ def read_predictions(path: Path) -> Population:
         )
     arrivals = columns.get("arrival_s")
     if arrivals is not None:
-        check_sorted(path, arrivals, "arrival_s")
         arrivals -= arrivals[0]
     return Population(lengths, columns.get("prompt_tokens", np.zeros(len(lengths))), predicted, arrivals)
 
@@ -77,14 +86,12 @@ def read_trace(path: Path, noise: float, seed: int) -> Population:
     A trace brings no predictions, so a `noisy` predictor is made up: the true length times exp(noise × normal).
     Raises InputError.
     """
-    with open_text(path) as file:
-        header = {name.strip() for name in file.readline().split(",")}
+    header = read_header(path)
     known = [row for row in _TRACE_FORMATS if row[0] in header] or [_TRACE_FORMATS[-1]]
     arrival, prompt, output, unit = known[0]
     tokens = number_from(0)
-    times = timestamp if arrival == "TIMESTAMP" else tokens
+    times = ascending(timestamp if arrival == "TIMESTAMP" else tokens)
     columns = read_columns(path, {arrival: times, prompt: tokens, output: tokens}, [arrival, prompt, output])
-    check_sorted(path, columns[arrival], arrival)
     lengths = columns[output]
     seconds = (columns[arrival] - columns[arrival][0]) * unit
     return Population(lengths, columns[prompt], {NOISY: add_noise(lengths, noise, seed)}, seconds, ordered=True)
@@ -93,8 +100,8 @@ def read_trace(path: Path, noise: float, seed: int) -> Population:
 def read_journal(path: Path) -> Population:
     """The scheduler's journal (docs/journal.md), one JSON object a line, replayed as it was.
 
-    Uses arrival (or arrival_s), prompt_tokens, predicted_tokens, output_tokens; lines whose `outcome` is not
-    "finished" are left out. Lines are in order of completion; they are sorted by arrival. Raises InputError.
+    Uses arrival (or arrival_s), prompt_tokens, predicted_tokens, output_tokens and nothing else; lines whose `outcome`
+    is not "finished" are left out. Lines are in order of completion; they are sorted by arrival. Raises InputError.
     """
     rows: list[tuple[float, ...]] = []
     with open_text(path) as file:
@@ -119,10 +126,10 @@ def _journal_row(path: Path, line: int, text: str) -> list[tuple[float, ...]]:
     arrival = "arrival_s" if "arrival_s" in entry else "arrival"
     cells = []
     for name in (arrival, "prompt_tokens", "predicted_tokens", "output_tokens"):
-        value = entry.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-            raise InputError(path, f"is {value!r}, expected a number from 0 up", line=line, column=name)
-        cells.append(float(value))
+        value = json_number(entry.get(name))
+        if value is None:
+            raise InputError(path, f"is {entry.get(name)!r}, expected a number from 0 up", line=line, column=name)
+        cells.append(value)
     return [tuple(cells)]
 
 

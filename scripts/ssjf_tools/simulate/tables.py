@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import gzip
 import math
+import sys
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,16 +30,27 @@ class InputError(ValueError):
 
 @contextmanager
 def open_text(path: Path) -> Iterator[TextIO]:
-    """Open a text file for reading, gzip or plain by its first bytes. Raises InputError if it cannot be read."""
+    """Open a text file for reading, gzip or plain by its first bytes. Raises InputError if it cannot be read.
+
+    Reads inside the block are covered, too: gzip files show their damage only then.
+    """
     try:
         with path.open("rb") as probe:
             packed = probe.read(2) == b"\x1f\x8b"
         with gzip.open(path, "rt", encoding="utf-8-sig") if packed else path.open(encoding="utf-8-sig") as file:
             yield file
-    except (OSError, EOFError) as error:
-        raise InputError(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(path, f"cannot be read: the gzip file is damaged or cut off ({error})") from None
+    except OSError as error:
+        raise InputError(path, f"cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise InputError(path, "is not UTF-8 text") from None
+
+
+def read_header(path: Path) -> list[str]:
+    """The names of a CSV file's columns; none for an empty file. Raises InputError."""
+    with open_text(path) as file:
+        return _names(next(_records(path, file), (1, [])))
 
 
 def read_columns(path: Path, parsers: Mapping[str, Parser], required: Sequence[str]) -> dict[str, Column]:
@@ -46,20 +59,36 @@ def read_columns(path: Path, parsers: Mapping[str, Parser], required: Sequence[s
     Raises InputError for a missing required column, a cell that its parser refuses, or a file without rows.
     """
     with open_text(path) as file:
-        reader = csv.reader(file)
-        header = [name.strip() for name in next(reader, [])]
+        records = _records(path, file)
+        first: tuple[int, list[str]] = next(records, (1, []))
+        header = _names(first)
         for name in required:
             if name not in header:
                 found = ", ".join(header) or "nothing"
-                raise InputError(path, f"is missing; the header has: {found}", line=1, column=name)
+                raise InputError(path, f"is missing; the header has: {found}", line=first[0], column=name)
         wanted = [(header.index(name), name, parse) for name, parse in parsers.items() if name in header]
         values: dict[str, list[float]] = {name: [] for _, name, _ in wanted}
+        for line, row in records:
+            _read_row(path, line, row, wanted, values)
+    if not next(iter(values.values()), None):
+        raise InputError(path, "has no rows", line=first[0] + 1)
+    return {name: np.array(cells) for name, cells in values.items()}
+
+
+def _records(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
+    """The records of a CSV file, each with the line that it begins on; blank lines are left out."""
+    reader, line = csv.reader(file), 1
+    try:
         for row in reader:
             if row:
-                _read_row(path, reader.line_num, row, wanted, values)
-    if not next(iter(values.values()), None):
-        raise InputError(path, "has no rows", line=2)
-    return {name: np.array(cells) for name, cells in values.items()}
+                yield line, row
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(path, f"is no CSV from here on: {error}", line=line) from None
+
+
+def _names(header: tuple[int, list[str]]) -> list[str]:
+    return [name.strip() for name in header[1]]
 
 
 def _read_row(
@@ -71,15 +100,22 @@ def _read_row(
         try:
             values[name].append(parse(row[place]))
         except ValueError as error:
-            raise InputError(path, f"is {row[place]!r}, {error}", line=line, column=name) from None
+            raise InputError(path, f"is {_short(row[place])}, {error}", line=line, column=name) from None
 
 
-def check_sorted(path: Path, times: Column, column: str, first_line: int = 2) -> None:
-    """Raise InputError at the first time that is before the one of the line above it."""
-    steps = np.nonzero(np.diff(times) < 0)[0]
-    if len(steps):
-        line = int(steps[0]) + 1 + first_line
-        raise InputError(path, "is earlier than the line before it; times must be sorted", line=line, column=column)
+def _short(cell: str) -> str:
+    """A cell as it stands there; of one that swallowed half of the file (a quote too many) only the beginning."""
+    return repr(cell) if len(cell) <= 60 else f"{cell[:60]!r}…"
+
+
+def json_number(value: Any) -> float | None:
+    """A value read from JSON as a finite number from 0 up; None if it is none.
+
+    Python's reader takes NaN, Infinity, 1e999 and integers that no float can hold.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
+        return None
+    return float(value)
 
 
 # -- parsers of cells: return the value or raise ValueError with what was expected ------------------------------------
@@ -100,10 +136,27 @@ def number_from(low: float) -> Parser:
     return parse
 
 
+def ascending(parse: Parser) -> Parser:
+    """Parser of a column whose values never fall from one row to the next. It remembers the last: one a file."""
+    last = -math.inf
+
+    def parse_next(text: str) -> float:
+        nonlocal last
+        value = parse(text)
+        if value < last:
+            raise ValueError("earlier than the line before it; times must be sorted")
+        last = value
+        return value
+
+    return parse_next
+
+
 def timestamp(text: str) -> float:
     """Seconds of a time as 2023-11-16 18:17:03.9799600 (any number of decimals), read as UTC."""
     whole, _, fraction = text.strip().partition(".")
     try:
+        if fraction and not fraction.isdecimal():
+            raise ValueError
         moment = datetime.fromisoformat(whole).replace(tzinfo=timezone.utc)
         return moment.timestamp() + (float(f"0.{fraction}") if fraction else 0.0)
     except ValueError:

@@ -64,6 +64,14 @@ def test_more_prompts_than_requests() -> None:
         (["--prompts", "missing.jsonl"], "missing.jsonl: cannot be read"),
         (["--url", "127.0.0.1:1"], "--url needs --token"),
         (["--against-simulator", "run.json"], "--against-simulator needs --service"),
+        (["--cv", "4"], "--cv has no effect: it is for gamma arrivals, these are poisson"),
+        (["--concurrency", "4", "--cv", "4"], "--concurrency is a closed loop: leave --arrivals, --trace, --cv"),
+        (["--arrivals", "burst", "--load", "0.5"], "--load and --rate have no effect: a burst"),
+        (["--own-speed"], "no effect without --against-simulator: --own-speed"),
+        (["--service", "s.json"], "no effect without --against-simulator: --service"),
+        (["--chunk-tokens", "64"], "no effect without --calibrate: --chunk-tokens"),
+        (["--calibrate", "--html", "p.html", "--requests", "9"], "no effect beside --calibrate: --html, --requests"),
+        (["--against-simulator", "run.json", "--calibrate"], "no effect beside --against-simulator: --calibrate"),
     ],
 )
 def test_refused(
@@ -77,7 +85,7 @@ def test_refused(
 @pytest.mark.parametrize(
     ("rows", "complaint"),
     [
-        ("arrival_s,prompt_tokens,output_tokens\n1,2,3\n0.5,2,3\n", "line 3, column arrival_s: is earlier than"),
+        ("arrival_s,prompt_tokens,output_tokens\n1,2,3\n0.5,2,3\n", "line 3, column arrival_s: is '0.5', earlier than"),
         ("arrival_s,prompt_tokens,output_tokens\n1,2,3\nsoon,2,3\n", "line 3, column arrival_s: is 'soon'"),
         ("arrival_s,prompt_tokens,output_tokens\n1,2,-3\n", "line 2, column output_tokens: is '-3'"),
         ("arrival_s,prompt_tokens\n1,2\n", "line 1, column output_tokens: is missing"),
@@ -101,3 +109,15 @@ def test_arrivals() -> None:
     assert settings_of(parser().parse_args(["--rate", "3"])).load is None
     assert settings_of(parser().parse_args(["--concurrency", "3"])).process is None
     assert settings_of(parser().parse_args(["--arrivals", "burst"])).process == ArrivalProcess("burst")
+
+
+@pytest.mark.parametrize(("text", "chunk"), [("64", 64), ("none", 0)])
+def test_chunks(text: str, chunk: int) -> None:
+    assert parser().parse_args(["--calibrate", "--chunk-tokens", text]).chunk_tokens == chunk
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "all"])
+def test_wrong_chunks(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(["--calibrate", f"--chunk-tokens={text}"])
+    assert "--chunk-tokens" in capsys.readouterr().err

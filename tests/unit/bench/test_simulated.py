@@ -77,7 +77,23 @@ def test_unknown_times_survive_a_record(measurement: Path) -> None:
         (lambda content: content["runs"][0]["columns"]["end_s"].pop(), "column end_s: needs 4 numbers"),
         (
             lambda content: content["runs"][0]["columns"]["output_tokens"].__setitem__(1, -4),
-            "column output_tokens: has -4, expected numbers from 0 up",
+            "column runs.1.output_tokens: has -4 for request 2, expected numbers from 0 up",
+        ),
+        (
+            lambda content: content["runs"][1]["columns"]["end_s"].__setitem__(3, float("nan")),
+            "column runs.2.end_s: has nan for request 4, expected numbers from 0 up, or null",
+        ),
+        (
+            lambda content: content["runs"][0]["columns"]["queue_s"].__setitem__(0, float("inf")),
+            "column runs.1.queue_s: has inf for request 1",
+        ),
+        (
+            lambda content: content["runs"][0].__setitem__("prior_tokens", float("nan")),
+            "column runs.1.prior_tokens: is nan, expected a number",
+        ),
+        (
+            lambda content: content["settings"].__setitem__("max_wait_s", float("nan")),
+            "column settings.max_wait_s: is nan, expected a number",
         ),
     ],
 )

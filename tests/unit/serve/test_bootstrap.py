@@ -30,7 +30,7 @@ class Checkout:
         self.log = root / "calls"
         self.requirements = root / "requirements"
         self.requirements.mkdir()
-        for name in ("weights", "serve", "dev", "train"):
+        for name in ("weights", "serve", "plots", "dev", "train"):
             (self.requirements / f"{name}.lock").write_text(f"# {name}\npackage-{name}==1\n")
         (root / ".venv" / "bin").mkdir(parents=True)
         (root / ".venv" / "lib" / "python3.11" / "site-packages").mkdir(parents=True)
@@ -62,7 +62,7 @@ def test_another_extra_adds_only_what_is_new(tmp_path: Path, quiet: bootstrap.Re
     checkout = Checkout(tmp_path)
     ensure_environment("serve", tmp_path, quiet)
     ensure_environment("dev", tmp_path, quiet)
-    assert checkout.installed() == ["weights.lock", "serve.lock", "dev.lock"]
+    assert checkout.installed() == ["weights.lock", "serve.lock", "plots.lock", "dev.lock"]
 
 
 def test_a_changed_lock_is_installed_again(tmp_path: Path, quiet: bootstrap.Report) -> None:
@@ -121,7 +121,7 @@ def test_the_locks_of_one_environment_do_not_contradict_each_other() -> None:
 @pytest.mark.parametrize("argv", [[], ["--extra", "nothing", "module"], ["--extra", "serve"]])
 def test_wrong_use_names_the_extras(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert bootstrap.main(argv) == 2
-    assert "serve|dev|train|docs|system" in capsys.readouterr().err
+    assert "serve|plots|dev|train|docs|system" in capsys.readouterr().err
 
 
 def test_the_system_python_runs_a_module_without_installing() -> None:

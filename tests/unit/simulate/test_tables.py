@@ -14,6 +14,8 @@ from ssjf_tools.simulate.service import read_service
 from ssjf_tools.simulate.sources import Population, read_journal, read_predictions, read_trace
 from ssjf_tools.simulate.tables import InputError
 
+FINISHED = '{"arrival": 1, "prompt_tokens": 5, "predicted_tokens": 30, "output_tokens": 40, "outcome": "finished"}'
+
 
 def trace(path: Path) -> Population:
     return read_trace(path, 0.0, 0)
@@ -50,6 +52,46 @@ def trace(path: Path) -> Population:
         (trace, "timestamp_ms,input_tokens,output_tokens\n5,1,1\n9,1,1\n8,1,1\n", 4, "timestamp_ms", "must be sorted"),
         (read_journal, '{"arrival_s": 1}\n', 1, "prompt_tokens", "is None, expected a number"),
         (read_journal, "what\n", 1, None, "is not a JSON object"),
+        (
+            read_journal,
+            f"{FINISHED}\n\n{FINISHED.replace('40', 'NaN')}\n",
+            3,
+            "output_tokens",
+            "is nan, expected a number",
+        ),
+        (read_journal, FINISHED.replace("30", "Infinity"), 1, "predicted_tokens", "is inf, expected a number"),
+        (read_journal, FINISHED.replace("30", "1e999"), 1, "predicted_tokens", "is inf, expected a number"),
+        (read_predictions, "output_tokens,class5\n5,1\ninf,1\n", 3, "output_tokens", "is 'inf'"),
+        # Blank lines count, and so do lines inside of quotes.
+        (
+            read_predictions,
+            "output_tokens,class5,arrival_s\n\n5,1,2\n\n\n5,1,1\n",
+            6,
+            "arrival_s",
+            "is '1', earlier than",
+        ),
+        (
+            trace,
+            '\narrival_s,prompt_tokens,output_tokens,note\n5,1,1,"a\nb"\n4,1,1,\n',
+            5,
+            "arrival_s",
+            "is '4', earlier",
+        ),
+        (trace, "\ntimestamp_ms,input_tokens\n1,2\n", 2, "output_tokens", "is missing"),
+        (
+            trace,
+            "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.5e9,1,1\n",
+            2,
+            "TIMESTAMP",
+            "expected a time",
+        ),
+        (
+            read_predictions,
+            'output_tokens,class5\n5,1\n6,"1\n7,1\n8,1\n',
+            3,
+            "class5",
+            "is '1\\n7,1\\n8,1\\n', expected",
+        ),
         (read_journal, '{"outcome": "cancelled"}\n', None, None, "has no finished requests"),
     ],
 )
@@ -82,6 +124,39 @@ def test_files_that_are_no_text_or_not_there(tmp_path: Path) -> None:
     for path, problem in ((binary, "not UTF-8"), (cut, "cannot be read"), (tmp_path / "none", "No such file")):
         with pytest.raises(InputError, match=problem):
             read_predictions(path)
+
+
+PACKED = gzip.compress(b"output_tokens,class5\n" + b"1,2\n" * 1000, mtime=0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [PACKED[:-20], PACKED[:10] + b"\xff" * 50, PACKED[:-8] + b"crc?" + PACKED[-4:], PACKED + b"more"],
+    ids=["cut", "no deflate stream", "checksum", "something after it"],
+)
+@pytest.mark.parametrize("read", [read_predictions, trace, read_journal, read_service])
+def test_damaged_gzip_files(tmp_path: Path, read: Callable[[Path], object], content: bytes) -> None:
+    path = tmp_path / "damaged.gz"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read(path)
+    assert str(path) in str(caught.value)
+    if read is read_predictions:  # the others may first find that the content is none of theirs
+        assert "the gzip file is damaged or cut off" in str(caught.value)
+
+
+def test_a_quote_that_never_ends_is_named_where_it_begins(tmp_path: Path) -> None:
+    path = tmp_path / "quote.csv"
+    path.write_text('output_tokens,class5\n5,1\n6,"1\n' + "7,1\n" * 50_000)
+    with pytest.raises(InputError, match="line 3: is no CSV from here on: field larger"):
+        read_predictions(path)
+
+
+def test_a_number_that_no_float_can_hold(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_text(FINISHED.replace("30", "9" * 400))
+    with pytest.raises(InputError, match=r"line 1, column predicted_tokens: is 9999.*expected a number"):
+        read_journal(path)
 
 
 def test_predictions_plain_and_gzip(tmp_path: Path) -> None:

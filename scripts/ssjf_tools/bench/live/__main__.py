@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sys
 from dataclasses import asdict
 
@@ -14,13 +15,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ssjf_client import ClientError
 from ssjf_tools.bench.live import against
 from ssjf_tools.bench.live.calibrate import calibrate, write_service
+from ssjf_tools.bench.live.engine import chosen_chunk, engine_parameters
 from ssjf_tools.bench.live.experiment import Outcome, Settings, measure
-from ssjf_tools.bench.live.options import parser, settings_of
+from ssjf_tools.bench.live.options import parser, refuse_unused, settings_of
 from ssjf_tools.bench.live.page import write_page
 from ssjf_tools.bench.live.prompts import Prompt, load_prompts
 from ssjf_tools.bench.live.record import as_record, read_record, write_record
 from ssjf_tools.bench.live.report import show
 from ssjf_tools.bench.live.target import Target, running_target
+from ssjf_tools.bench.streams import StreamClient
 from ssjf_tools.proxy.progress import ProgressLine
 from ssjf_tools.serve.throwaway import ServerDidNotStart
 from ssjf_tools.simulate.service import read_service
@@ -33,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status: 2 for input that cannot be used, 1 for a server that fails."""
     chosen = parser().parse_args(arguments)
     try:
+        refuse_unused(chosen)
         if chosen.against_simulator is not None:
             return _compare_with_simulator(chosen)
         settings, prompts = settings_of(chosen), load_prompts(chosen.prompts)
@@ -80,15 +84,28 @@ def _with_progress(target: Target, prompts: list[Prompt], settings: Settings) ->
 
 
 def _calibrate(target: Target, chosen: argparse.Namespace) -> int:
+    parameters = asyncio.run(_engine_of(target))
+    chunk, source = chosen_chunk(chosen.chunk_tokens, parameters, os.environ, target.own)
     console = Console(stderr=True)
     with console.status("calibrating") as status:
-        model = asyncio.run(calibrate(target, _ROUNDS, lambda what: status.update(f"calibrating: {what}")))
+        model = asyncio.run(
+            calibrate(target, _ROUNDS, lambda what: status.update(f"calibrating: {what}"), chunk_tokens=chunk)
+        )
+    print(f"chunk_tokens: {'none' if chunk is None else chunk} ({source})")
     print(f"a request: {model.base_s * 1e3:.1f} ms, and {model.prefill_s * 1e3:.2f} ms for each prompt token")
     for size, seconds in model.steps:
         print(f"a decode step with {size} running: {seconds * 1e3:.1f} ms, {size / seconds:.0f} tokens/s")
     if chosen.json is not None:
         write_service(chosen.json, model)
     return 0
+
+
+async def _engine_of(target: Target) -> dict[str, str]:
+    client = StreamClient(target.url)
+    try:
+        return await engine_parameters(client, target.url, "--calibrate")
+    finally:
+        await client.close()
 
 
 def _compare_with_simulator(chosen: argparse.Namespace) -> int:

@@ -10,9 +10,11 @@ import numpy as np
 from rich.table import Table
 
 from ssjf_tools.bench.live.asking import DIRECT, Run
+from ssjf_tools.bench.live.pace import clock_of
 from ssjf_tools.bench.live.record import Record, RecordedRun
 from ssjf_tools.bench.live.report import percent, seconds, wide_console
 from ssjf_tools.simulate.events import Setup, Timeline, simulate
+from ssjf_tools.simulate.pace import Clock
 from ssjf_tools.simulate.policies import Arm
 from ssjf_tools.simulate.service import ServiceModel
 from ssjf_tools.simulate.workload import RequestSet
@@ -25,13 +27,17 @@ _SPEED_ROUNDS = 5
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """One policy, live and simulated: completion times in seconds, means over the repeats."""
+    """One policy, live and simulated: completion times in seconds, means over the repeats.
+
+    `slowness`: with own speed, the least and the most that any window of its runs took of what the calibration says.
+    """
 
     policy: str
     live_mean_s: float
     simulated_mean_s: float
     live_p90_s: float
     simulated_p90_s: float
+    slowness: tuple[float, float] | None = None
 
     @property
     def mean_off(self) -> float:
@@ -51,9 +57,10 @@ class Agreement:
 def agreements(record: Record, model: ServiceModel, own_speed: bool = False) -> list[Agreement]:
     """One for each policy of the measurement; the engine asked directly has no queue to simulate.
 
-    `own_speed`: for each run the calibrated times are stretched until simulated requests spend on average as long in
-    the engine as the live ones did. That takes out a machine that was slower or faster then; what is left to agree is
-    the waiting. Raises ValueError when the measurement has no policy.
+    `own_speed`: each run is simulated on the machine as it was then. How its speed went up and down is read off the
+    pace of decoding, window by window; then all times are stretched until simulated requests spend on average as long
+    in the engine as the live ones did. What is left to agree is the waiting. Raises ValueError when the measurement has
+    no policy.
     """
     policies = [name for name in dict.fromkeys(run.policy for run in record.runs) if name != DIRECT]
     if not policies:
@@ -64,14 +71,17 @@ def agreements(record: Record, model: ServiceModel, own_speed: bool = False) -> 
 
 def show(found: Sequence[Agreement], own_speed: bool = False) -> None:
     """A table on the terminal."""
-    speed = ", at each run's own speed" if own_speed else ""
+    speed = ", at the speed that the machine had in each run" if own_speed else ""
     table = Table("policy", title=f"Simulator against reality: completion times in seconds{speed}")
     for heading in ("mean live", "simulated", "off", "p90 live", "simulated", "off", f"within {TOLERANCE:.0%}"):
         table.add_column(heading, justify="right")
+    if own_speed:
+        table.add_column("a step took, of calibrated", justify="right")
     for one in found:
         means = (seconds(one.live_mean_s), seconds(one.simulated_mean_s), percent(one.mean_off))
         tails = (seconds(one.live_p90_s), seconds(one.simulated_p90_s), percent(one.p90_off))
-        table.add_row(one.policy, *means, *tails, "yes" if one.holds else "no")
+        slowness = () if one.slowness is None else ("{:.0%} to {:.0%}".format(*one.slowness),)
+        table.add_row(one.policy, *means, *tails, "yes" if one.holds else "no", *slowness)
     wide_console().print(table)
 
 
@@ -93,26 +103,34 @@ def stretched(model: ServiceModel, factor: float) -> ServiceModel:
     return replace(model, base_s=model.base_s * factor, prefill_s=model.prefill_s * factor, steps=steps)
 
 
-def _simulated(one: RecordedRun, record: Record, model: ServiceModel) -> Timeline:
-    setup = Setup("continuous", record.max_inflight, model, prior_tokens=one.prior_tokens)
+def _simulated(one: RecordedRun, record: Record, model: ServiceModel, clock: Clock | None) -> Timeline:
+    setup = Setup("continuous", record.max_inflight, model, prior_tokens=one.prior_tokens, clock=clock)
     arm = Arm(one.policy, one.policy, record.max_wait_s)
     return simulate(request_set(one.run), arm, _PREDICTOR, setup, one.repeat)
 
 
-def _at_own_speed(one: RecordedRun, record: Record, model: ServiceModel) -> ServiceModel:
+def _at_own_speed(one: RecordedRun, record: Record, model: ServiceModel) -> tuple[Timeline, tuple[float, float]]:
     """See agreements. How many run at once depends on the speed, so it is found in some rounds."""
+    clock = clock_of(one.run, model)
     live_s = float(np.nanmean(one.run.end_s - one.run.arrival_s - one.run.queue_s))
+    factor = 1.0
     for _ in range(_SPEED_ROUNDS):
-        timeline = _simulated(one, record, model)
-        model = stretched(model, live_s / float((timeline.completion_s - timeline.wait_s).mean()))
-    return model
+        timeline = _simulated(one, record, stretched(model, factor), clock)
+        factor *= live_s / float((timeline.completion_s - timeline.wait_s).mean())
+    slowness = min(clock.factors) * factor, max(clock.factors) * factor
+    return _simulated(one, record, stretched(model, factor), clock), slowness
 
 
 def _agreement(runs: Sequence[RecordedRun], record: Record, model: ServiceModel, own_speed: bool) -> Agreement:
     live, simulated = [], []
+    extremes: list[float] = []
     for one in runs:
-        own = _at_own_speed(one, record, model) if own_speed else model
-        simulated.append(_simulated(one, record, own).completion_s)
+        if own_speed:
+            timeline, slowness = _at_own_speed(one, record, model)
+            extremes += slowness
+        else:
+            timeline = _simulated(one, record, model, None)
+        simulated.append(timeline.completion_s)
         live.append((one.run.end_s - one.run.arrival_s)[one.run.ok])
     return Agreement(
         runs[0].policy,
@@ -120,4 +138,5 @@ def _agreement(runs: Sequence[RecordedRun], record: Record, model: ServiceModel,
         fmean(float(times.mean()) for times in simulated),
         fmean(float(np.percentile(times, 90)) for times in live),
         fmean(float(np.percentile(times, 90)) for times in simulated),
+        (min(extremes), max(extremes)) if extremes else None,
     )

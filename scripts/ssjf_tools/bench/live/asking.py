@@ -12,6 +12,7 @@ import grpc.aio
 import numpy as np
 from numpy.typing import NDArray
 
+from ssjf_tools.bench.live.engine import engine_parameters
 from ssjf_tools.bench.live.plan import Plan
 from ssjf_tools.bench.live.prompts import Prompt
 from ssjf_tools.bench.streams import StreamClient, Timeline, engine_request, text_request
@@ -63,6 +64,7 @@ class Asker:
     """Sends questions to one server. `greedy`: answers repeat; otherwise the server's own sampling."""
 
     def __init__(self, url: str, greedy: bool):
+        self._url = url
         self._client = StreamClient(url)
         self._greedy = greedy
 
@@ -79,6 +81,10 @@ class Asker:
             questions.append(Question(prompt.text, limit, ids))
         await self.ask("scheduler", Question(_WARM_UP, 8, np.zeros((1, 1), np.int32)), None)
         return questions
+
+    async def check_direct(self) -> None:
+        """Raise ValueError where the server has no engine that `direct` can ask."""
+        await engine_parameters(self._client, self._url, f"the arm {DIRECT}")
 
     async def ask(self, arm: str, question: Question, expected_tokens: int | None) -> Timeline:
         """One answer to its end. Raises RuntimeError when it ends in an error."""

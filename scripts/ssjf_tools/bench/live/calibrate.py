@@ -21,8 +21,6 @@ PROMPT_WORDS = (8, 48, 96, 192, 384)
 _DECODE_TOKENS = 96
 _GREEDY = np.array([[1]], dtype=np.int32)
 _ENDLESS = np.array([[-1]], dtype=np.int32)  # no end id: every answer has exactly max_tokens tokens
-# How many prompt tokens the CPU engine takes into one step beside decoding (its setting max_batched_tokens).
-CPU_CHUNK_TOKENS = 64
 
 
 async def calibrate(
@@ -30,12 +28,13 @@ async def calibrate(
     rounds: int,
     progress: Callable[[str], None],
     prompt_words: Sequence[int] = PROMPT_WORDS,
-    chunk_tokens: int | None = CPU_CHUNK_TOKENS,
+    chunk_tokens: int | None = None,
 ) -> ServiceModel:
     """Measure on a server that is otherwise idle. `rounds`: repeats of each measurement, of which the median counts.
 
     Prefill is timed on the engine asked directly: what tokenizer and proxy add before does not hold a slot. Decode
-    steps are timed through the scheduler, since relaying takes its share of the machine.
+    steps are timed through the scheduler, since relaying takes its share of the machine. `chunk_tokens` is passed on
+    (engine.chosen_chunk finds it).
     """
     client = StreamClient(target.url)
     async with AsyncClient(target.url) as control:

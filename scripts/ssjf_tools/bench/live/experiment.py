@@ -122,11 +122,14 @@ async def measure(
 ) -> Outcome:
     """The first pass, then every arm in every repeat. `progress`: what is running, requests done and in total.
 
-    Raises RuntimeError when requests fail that must not, InputError and ValueError for a wrong trace or process.
+    Raises RuntimeError when requests fail that must not, InputError and ValueError for a wrong trace or process, or for
+    the arm `direct` on a server without the engine for it.
     """
     chosen = chosen_prompts(prompts, settings)
     asker = Asker(target.url, settings.greedy)
     count = _Counter(progress, len(chosen) + settings.requests * settings.repeats * len(settings.arms))
+    if DIRECT in settings.arms:
+        await asker.check_direct()
     async with AsyncClient(target.url) as control:
         await control.set_policy("fcfs", target.token)
         questions = await asker.prepare(chosen, settings.max_tokens)

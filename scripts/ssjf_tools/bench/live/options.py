@@ -19,13 +19,15 @@ every prompt once first, to learn how long its answer is and what the machine ca
 _EPILOG = f"""\
 arms (--policies)
   {", ".join(ARMS)}
-  direct asks the engine itself, with no holding queue before it. sjf-oracle is told the true lengths.
+  direct asks the engine itself, with no holding queue before it; the server then needs the models preprocessing and
+  tensorrt_llm in TensorRT-LLM's tensors (not llmapi). sjf-oracle is told the true lengths.
 
 prompts (--prompts)
   JSON lines, plain or gzip: prompt, and if you like id and max_tokens. Default: the bundled set.
 
 modes beside measuring
-  --calibrate            only measures prefill and decode times, and writes what scripts/simulate --service reads
+  --calibrate            only measures prefill and decode times, and writes what scripts/simulate --service reads; needs
+                         of the server what direct does
   --against-simulator M  runs the requests of a measurement M (from --json) through the simulator with --service and
                          compares mean and p90 of the completion times
 
@@ -38,6 +40,12 @@ examples
   scripts/bench --against-simulator run.json --service service.json
 """
 _ARRIVALS = ("poisson", "gamma", "uniform", "burst", "trace")
+_DEFAULT_CV = 2.0
+
+# What the other modes read; all else on their command line would change nothing.
+_CALIBRATE_READS = {"calibrate", "chunk_tokens", "url", "token", "max_inflight", "json"}
+_COMPARE_READS = {"against_simulator", "service", "own_speed", "json"}
+_MODES_ONLY = {"chunk_tokens", "service", "own_speed"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -65,12 +73,18 @@ def parser() -> argparse.ArgumentParser:
     output.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots here, complete by itself")
     modes = made.add_argument_group("other modes")
     modes.add_argument("--calibrate", action="store_true", help="measure prefill and decode times, nothing else")
+    modes.add_argument(
+        "--chunk-tokens",
+        type=_whole_or_none,
+        metavar="N",
+        help="with it: prompt tokens that the engine takes into one step, or none (default: what the server says)",
+    )
     modes.add_argument("--against-simulator", type=Path, metavar="MEASUREMENT", help="compare with the simulator")
     modes.add_argument("--service", type=Path, metavar="JSON", help="the calibration, for --against-simulator")
     modes.add_argument(
         "--own-speed",
         action="store_true",
-        help="with it: stretch the calibration to each run's mean time in the engine",
+        help="with it: at the speed that the machine had in each run, window by window (docs/benchmark.md)",
     )
     return made
 
@@ -97,7 +111,7 @@ def _add_workload(group: argparse._ArgumentGroup) -> None:
         help="greedy: answers repeat, so that every arm does the same work (default); server: its own sampling",
     )
     group.add_argument("--arrivals", choices=_ARRIVALS, help="default: poisson, or trace where --trace is given")
-    group.add_argument("--cv", type=_above_zero, default=2.0, help="of the gaps of gamma arrivals (%(default)s)")
+    group.add_argument("--cv", type=_above_zero, help=f"of the gaps of gamma arrivals ({_DEFAULT_CV:g})")
     group.add_argument(
         "--trace", type=Path, metavar="CSV", help="arrival times to replay, in the formats of scripts/simulate"
     )
@@ -130,21 +144,41 @@ def settings_of(chosen: argparse.Namespace) -> Settings:
     )
 
 
+def refuse_unused(chosen: argparse.Namespace) -> None:
+    """Raise ValueError for an argument that the mode does not read."""
+    defaults = vars(parser().parse_args([]))
+    given = {name for name, value in vars(chosen).items() if value != defaults[name]}
+    if chosen.against_simulator is not None:
+        mode, unused = "--against-simulator", given - _COMPARE_READS
+    elif chosen.calibrate:
+        mode, unused = "--calibrate", given - _CALIBRATE_READS
+    else:
+        mode, unused = "", given & _MODES_ONLY
+    if unused:
+        flags = ", ".join(sorted(f"--{name.replace('_', '-')}" for name in unused))
+        belongs = "--calibrate" if "chunk_tokens" in unused else "--against-simulator"
+        raise ValueError(f"no effect {f'beside {mode}' if mode else f'without {belongs}'}: {flags}")
+
+
 def _arrivals(chosen: argparse.Namespace) -> tuple[ArrivalProcess | None, float | None]:
     """The process, and the load that its rate is to be found for."""
     if chosen.load is not None and chosen.rate is not None:
         raise ValueError("--load and --rate exclude each other")
     if chosen.concurrency is not None:
-        if chosen.load or chosen.rate or chosen.arrivals or chosen.trace:
-            raise ValueError("--concurrency is a closed loop: leave --arrivals, --trace, --load and --rate out")
+        if chosen.load or chosen.rate or chosen.arrivals or chosen.trace or chosen.cv:
+            raise ValueError("--concurrency is a closed loop: leave --arrivals, --trace, --cv, --load and --rate out")
         return None, None
     kind: Arrivals = chosen.arrivals or ("trace" if chosen.trace is not None else "poisson")
     if (kind == "trace") != (chosen.trace is not None):
         raise ValueError("--arrivals trace and --trace FILE belong together")
+    if chosen.cv is not None and kind != "gamma":
+        raise ValueError(f"--cv has no effect: it is for gamma arrivals, these are {kind}")
     if kind == "burst":
+        if chosen.load is not None or chosen.rate is not None:
+            raise ValueError("--load and --rate have no effect: a burst comes all at once")
         return ArrivalProcess("burst"), None
     load = None if chosen.rate is not None else (chosen.load or 0.9)
-    return ArrivalProcess(kind, chosen.rate, chosen.cv), load
+    return ArrivalProcess(kind, chosen.rate, chosen.cv or _DEFAULT_CV), load
 
 
 def _above_zero(text: str) -> float:
@@ -152,6 +186,10 @@ def _above_zero(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is out of range: above 0")
     return value
+
+
+def _whole_or_none(text: str) -> int:
+    return 0 if text == "none" else _whole(1)(text)
 
 
 def _whole(low: int) -> Callable[[str], int]:

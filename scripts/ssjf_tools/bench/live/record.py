@@ -13,7 +13,7 @@ import numpy as np
 
 from ssjf_tools.bench.live.asking import Run
 from ssjf_tools.bench.live.experiment import Outcome
-from ssjf_tools.simulate.tables import Column, InputError, open_text
+from ssjf_tools.simulate.tables import Column, InputError, json_number, open_text
 
 _DIGITS = 4
 
@@ -87,7 +87,10 @@ class Record:
 
 
 def read_record(path: Path) -> Record:
-    """A measurement written by `--json`. Raises InputError for a file that is none."""
+    """A measurement written by `--json`. Raises InputError for a file that is none.
+
+    Its text has no lines to name, so an error names the run and the request, counted from 1.
+    """
     try:
         with open_text(path) as file:
             content = json.load(file)
@@ -95,30 +98,43 @@ def read_record(path: Path) -> Record:
         raise InputError(path, f"is not JSON: {error.msg}", line=error.lineno) from None
     try:
         settings = content["settings"]
-        runs = [_recorded(path, entry) for entry in content["runs"]]
-        return Record(int(settings["max_inflight"]), float(settings["max_wait_s"]), runs)
-    except (KeyError, TypeError, ValueError) as error:
+        bound = settings["max_wait_s"]  # inf: none
+        bound = bound if bound == math.inf else _number(path, "settings.max_wait_s", bound)
+        runs = [_recorded(path, place, entry) for place, entry in enumerate(content["runs"], start=1)]
+        return Record(int(settings["max_inflight"]), bound, runs)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(path, f"is not a measurement of scripts/bench: {error!r}", column="runs") from None
 
 
-def _recorded(path: Path, entry: dict[str, Any]) -> RecordedRun:
+def _recorded(path: Path, place: int, entry: dict[str, Any]) -> RecordedRun:
     columns = {}
     for name in (each.name for each in fields(Run)):
         values = entry["columns"].get(name)
         if not isinstance(values, list) or len(values) != len(entry["prompt"]):
             raise InputError(path, f"needs {len(entry['prompt'])} numbers in every run", column=name)
-        columns[name] = _column(path, name, values)
+        columns[name] = _column(path, place, name, values)
     learned = entry.get("prior_tokens")
+    if learned is not None:
+        learned = _number(path, f"runs.{place}.prior_tokens", learned)
     return RecordedRun(str(entry["policy"]), int(entry["repeat"]), learned, Run(**columns))
 
 
-def _column(path: Path, name: str, values: list[Any]) -> Column:
-    for value in values:
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < 0):
-            raise InputError(path, f"has {value!r}, expected numbers from 0 up, or null", column=name)
-    return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
+def _column(path: Path, place: int, name: str, values: list[Any]) -> Column:
+    numbers = [math.nan if value is None else json_number(value) for value in values]
+    if None in numbers:
+        request = numbers.index(None)
+        problem = f"has {values[request]!r} for request {request + 1}, expected numbers from 0 up, or null"
+        raise InputError(path, problem, column=f"runs.{place}.{name}")
+    return np.array(numbers, dtype=np.float64)
+
+
+def _number(path: Path, name: str, value: Any) -> float:
+    number = json_number(value)
+    if number is None:
+        raise InputError(path, f"is {value!r}, expected a number from 0 up", column=name)
+    return number
 
 
 def _plain(values: Column) -> list[float | None]:

@@ -13,7 +13,6 @@ from ssjf_tools.simulate.paper.figures import burst_table, draw_all, steady_tabl
 from ssjf_tools.simulate.paper.steady import LOADS, SLOTS, run_steady
 from ssjf_tools.simulate.report import write_json
 from ssjf_tools.simulate.sources import read_predictions
-from ssjf_tools.simulate.tables import InputError
 
 _DESCRIPTION = """\
 Reproduces the experiment of the SSJF paper (arXiv 2404.08509) from its published predictions, and asks what the same
@@ -40,14 +39,16 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--predictions", type=Path, required=True, metavar="CSV", help="as for scripts/simulate")
+    made.add_argument(
+        "--predictions", type=Path, required=True, metavar="CSV", help="as for scripts/simulate; arrival_s is not used"
+    )
     made.add_argument("--runs", type=int, default=200, help="bursts at each rate (%(default)s; the paper: 20)")
     made.add_argument("--requests", type=int, default=20_000, help="of a steady run (%(default)s)")
     made.add_argument("--seeds", type=int, default=3, help="steady runs of each kind (%(default)s)")
     made.add_argument("--seed", type=int, default=0, help="of the bursts (%(default)s)")
     made.add_argument("--only", choices=("bursts", "steady"), help="leave the other part out")
     made.add_argument("--json", type=Path, metavar="OUT", help="write all rows here")
-    made.add_argument("--plots", type=Path, metavar="DIR", help="write plots here (needs matplotlib)")
+    made.add_argument("--plots", type=Path, metavar="DIR", help="write plots here (installs matplotlib on first use)")
     return made
 
 
@@ -55,14 +56,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status, 2 for input that cannot be used."""
     command = parser()
     chosen = command.parse_args(arguments)
+    _refuse_unused(command, chosen)
     for name in ("runs", "requests", "seeds"):
         if getattr(chosen, name) < 1:
             command.error(f"--{name} is {getattr(chosen, name)}, allowed: 1 and more")
-    if chosen.plots is not None and not plots.available():
-        command.error("--plots needs matplotlib: install it beside the rest (extra bench)")
     try:
+        if chosen.plots is not None:
+            plots.check_available()
         population = read_predictions(chosen.predictions)
-    except InputError as error:
+    except ValueError as error:  # InputError is one
         print(f"scripts/reproduce-paper: {error}", file=sys.stderr)
         return 2
     bursts = [] if chosen.only == "steady" else run_bursts(population, chosen.runs, chosen.seed, _progress)
@@ -82,6 +84,14 @@ def main(arguments: list[str] | None = None) -> int:
         for path in draw_all(chosen.plots, bursts, steady):
             print(f"plot: {path}")
     return 0
+
+
+def _refuse_unused(command: argparse.ArgumentParser, chosen: argparse.Namespace) -> None:
+    """End with status 2 for an argument of the part that --only leaves out."""
+    unused = {"steady": ("runs", "seed"), "bursts": ("requests", "seeds")}.get(chosen.only, ())
+    for name in unused:
+        if getattr(chosen, name) != command.get_default(name):
+            command.error(f"--{name} has no effect with --only {chosen.only}")
 
 
 def _progress(what: str) -> None:

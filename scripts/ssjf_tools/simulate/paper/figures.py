@@ -62,7 +62,7 @@ def draw_all(folder: Path, bursts: Sequence[BurstRow], steady: Sequence[Row]) ->
     paths = [_burst_plot(folder, bursts, mode) for mode in dict.fromkeys(row.batching for row in bursts)]
     names = [name for name in dict.fromkeys(label(row.policy, row.predictor) for row in steady) if name != "fcfs"]
     paths += [_gain_plot(folder, steady, name) for name in names]
-    return [*paths, _wait_plot(folder, steady)]
+    return [*paths, _wait_plot(folder, steady)] if steady else paths
 
 
 def _burst_plot(folder: Path, rows: Sequence[BurstRow], mode: str) -> Path:
