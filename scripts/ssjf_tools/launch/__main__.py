@@ -29,9 +29,11 @@ _EPILOG = """\
   one GPU (and flavour llmapi)   becomes scripts/serve --profile trtllm, which supervises the server: it drains on
                                  SIGTERM and restarts a server with a dead process.
   several GPUs                   becomes mpirun with one tritonserver a GPU. Rank 0 serves; the others hold a part of
-                                 the engine. mpirun ends all when one ends, and nothing starts them again: let systemd,
-                                 Docker or Kubernetes do that, with scripts/drain before the stop and scripts/health as
-                                 the check. scripts/serve's --grace, --start-timeout and --verbose have no effect.
+                                 the engine. mpirun ends all when one ends, and then systemd, Docker's restart policy or
+                                 Kubernetes starts them again. A Python process that dies or hangs ends no rank: only
+                                 Kubernetes acts on that (its liveness probe is scripts/health). Elsewhere run the watch
+                                 of docs/deploy.md beside it, and scripts/drain before a stop. scripts/serve's --grace,
+                                 --start-timeout and --verbose have no effect.
 
 All options of scripts/serve work here, too, and what follows a -- goes to tritonserver.
 

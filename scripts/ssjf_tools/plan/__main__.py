@@ -36,7 +36,14 @@ def say(text: str) -> None:
 
 
 def export(options: Namespace, folder: Path) -> None:
-    """In the `serve` environment, which has ONNX Runtime. Raises CalledProcessError; its errors are printed by then."""
+    """In the `serve` environment, which has ONNX Runtime. Raises CalledProcessError, its errors printed by then, or
+    ValueError where that environment cannot be made: in the image of deploy/Dockerfile.
+    """
+    if not (CHECKOUT / "requirements").is_dir():
+        raise ValueError(
+            f"{CHECKOUT} has no requirements/ to install for an export: run scripts/build-proxy-plan --export-only DIR "
+            "in a checkout, then --exported DIR here"
+        )
     say("exporting the graph and ONNX Runtime's answers to the prompts")
     command = [str(CHECKOUT / "scripts" / "_run"), "--extra", "serve", "ssjf_tools.plan.export", "--out", str(folder)]
     for name in ("proxy", "prompts"):

@@ -21,7 +21,8 @@ Run it in the container that serves, on the GPU that serves: a plan fits the Ten
   scripts/build-proxy-plan                          the shipped proxy, into $SSJF_PROXY_DIR or /opt/ssjf/proxy
   scripts/build-proxy-plan --proxy my-proxy         one that scripts/train-proxy made
   scripts/build-proxy-plan --export-only exported   on any machine: graph, tokenizer, ONNX Runtime's answers ...
-  scripts/build-proxy-plan --exported exported      ... and in a container without network: only TensorRT is needed
+  scripts/build-proxy-plan --exported exported      ... and in a container without network, or in the image of
+                                                    deploy/Dockerfile: only TensorRT is needed
   scripts/build-proxy-plan --gate 8.9               no GPU at hand: is the graph clean? (tensorrt-rtx, polygraphy)
 
 A running server takes the new plan over by itself within some seconds (docs/proxy-tensorrt.md).

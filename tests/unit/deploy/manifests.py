@@ -40,7 +40,16 @@ def pods(overlay: str) -> list[Pod]:
         Pod(each["metadata"]["name"], each["spec"]["template"]["metadata"]["labels"], each["spec"]["template"]["spec"])
         for each in of_kind(overlay, *POD_OWNERS)
     ]
-    return owned + [Pod(each["metadata"]["name"], {}, each["spec"]) for each in of_kind(overlay, "ServingRuntime")]
+    return owned + [
+        Pod(each["metadata"]["name"], kserve_labels(overlay), each["spec"])
+        for each in of_kind(overlay, "ServingRuntime")
+    ]
+
+
+def kserve_labels(overlay: str) -> dict[str, str]:
+    """What KServe writes on the pods that it makes of a ServingRuntime for the one InferenceService."""
+    (service,) = of_kind(overlay, "InferenceService")
+    return {"serving.kserve.io/inferenceservice": service["metadata"]["name"], "component": "predictor"}
 
 
 def ours(overlay: str) -> Iterator[tuple[Pod, dict[str, Any]]]:

@@ -17,6 +17,7 @@ import yaml
 from ssjf_tools.bootstrap import CHECKOUT
 from ssjf_tools.deploy import health
 from ssjf_tools.serve.options import parse
+from tests.unit.proxy import small_proxy
 
 DEPLOY = CHECKOUT / "deploy"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
@@ -130,6 +131,44 @@ def test_images_have_versions() -> None:
     assert [image for image in images if not re.search(r":(v?\d+\.\d+\.\d+|local)$", image)] == []
 
 
-@pytest.mark.parametrize("name", ["launch", "serve", "health", "drain", "ssjf"])
+@pytest.mark.parametrize("name", ["launch", "serve", "health", "drain", "ssjf", "build-proxy-plan"])
 def test_the_scripts_that_run_in_the_container_can_be_executed(name: str) -> None:
     assert (CHECKOUT / "scripts" / name).stat().st_mode & 0o111
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """What the Dockerfile copies, in a folder of its own."""
+    folder = tmp_path / "image"
+    for arguments in arguments_of("COPY"):
+        *sources, target = arguments.split()
+        for source in sources:
+            if (CHECKOUT / source).is_dir():
+                shutil.copytree(CHECKOUT / source, folder / target, ignore=shutil.ignore_patterns("__pycache__"))
+            elif not target.startswith("/"):
+                (folder / target).mkdir(exist_ok=True, parents=True)
+                shutil.copy(CHECKOUT / source, folder / target)
+    return folder
+
+
+def build_proxy_plan(image: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": "/usr/bin:/bin", "SSJF_PYTHON": sys.executable, "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [str(image / "scripts" / "build-proxy-plan"), *words, "--into", str(image.parent / "proxy")]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_image_builds_a_plan_from_an_export_with_what_is_in_it(image: Path, tmp_path: Path) -> None:
+    """As far as TensorRT, which is NVIDIA's part of the image."""
+    (tmp_path / "proxy.json").write_text(json.dumps(small_proxy.DOCUMENT))
+    (tmp_path / "model.onnx").write_bytes(b"graph")
+    done = build_proxy_plan(image, "--exported", str(tmp_path))
+    assert done.returncode == 1
+    assert "the plan needs the Python package tensorrt" in done.stderr
+
+
+def test_the_image_says_that_it_cannot_export(image: Path) -> None:
+    before = sorted(image.rglob("*"))
+    done = build_proxy_plan(image)
+    assert done.returncode == 1
+    assert "--export-only DIR in a checkout, then --exported DIR here" in done.stderr
+    assert sorted(image.rglob("*")) == before

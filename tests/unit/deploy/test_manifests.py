@@ -13,13 +13,14 @@ import pytest
 import yaml
 
 from ssjf.core.settings import CoreSettings
-from ssjf.service.metrics import METRICS
 from ssjf.service.settings import ServiceSettings
 from ssjf_tools.bootstrap import CHECKOUT
 from ssjf_tools.deploy import drain, health
 from ssjf_tools.deploy.render import KUBERNETES, head, overlays, render, rendered
 from ssjf_tools.serve.components import MODELS
+from ssjf_tools.serve.health import TRTLLM_PATIENCE
 from ssjf_tools.serve.options import parse
+from ssjf_tools.serve.supervisor import RELOAD_TIMEOUT_S, RELOADABLE
 from tests.unit.deploy.manifests import SECRETS, objects, of_kind, ours, pods, selected
 from tokenizer.text import TextSettings
 
@@ -31,15 +32,10 @@ SETTINGS = {
     f"SSJF_{entry.name.upper()}" for cls in (CoreSettings, ServiceSettings, TextSettings) for entry in fields(cls)
 }
 OTHER_VARIABLES = {"SSJF_ADMIN_KEY"}
-METRIC_NAMES = {spec.name for spec in METRICS}
+# docs/deploy.md: an engine may take that long to load before the liveness probe has to be more patient.
+ENGINE_LOAD_S = 480.0
 
 each_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
-
-
-def metrics_in(text: str) -> set[str]:
-    """Our metrics that a text names, without the suffixes of a histogram's series."""
-    names = set(re.findall(r"\bssjf_[a-z_]+[a-z]", text))
-    return {re.sub("_(bucket|sum|count)$", "", name) if name not in METRIC_NAMES else name for name in names}
 
 
 def test_all_overlays_are_there() -> None:
@@ -101,8 +97,6 @@ def test_policies_and_budgets_choose_pods(overlay: str) -> None:
 
 @each_overlay
 def test_every_triton_pod_is_shielded(overlay: str) -> None:
-    if overlay == "kserve":
-        pytest.skip("KServe makes the pods; their labels are its own")
     policies = [each["spec"]["podSelector"]["matchLabels"] for each in of_kind(overlay, "NetworkPolicy")]
     for pod in pods(overlay):
         if pod.owner != "ssjf-picker":
@@ -188,6 +182,24 @@ def test_probes_wait_long_enough_and_say_what_the_programs_understand(overlay: s
 
 
 @each_overlay
+def test_the_kubelet_leaves_scripts_serve_the_time_to_bring_a_server_back(overlay: str) -> None:
+    """The arithmetic in base/deployment.yaml: noticing a hang, and then the longer of both ways to mend it."""
+    noticed = TRTLLM_PATIENCE.every_s + TRTLLM_PATIENCE.failures * TRTLLM_PATIENCE.answer_s
+    replaced = RELOAD_TIMEOUT_S * (len(RELOADABLE) + 1)
+    for _pod, container in ours(overlay):
+        probe = container["livenessProbe"]
+        least_silence = probe["periodSeconds"] * (probe["failureThreshold"] - 1)
+        assert least_silence >= noticed + max(replaced, ENGINE_LOAD_S)
+
+
+@each_overlay
+def test_pods_with_a_gpu_may_go_where_gpus_are(overlay: str) -> None:
+    for pod in pods(overlay):
+        if any("nvidia.com/gpu" in container["resources"]["limits"] for container in pod.spec["containers"]):
+            assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in pod.spec["tolerations"]
+
+
+@each_overlay
 def test_a_pod_has_time_to_drain_before_it_is_killed(overlay: str) -> None:
     (services,) = [of_kind(overlay, "InferenceService")] if overlay == "kserve" else [[]]
     for pod, container in ours(overlay):
@@ -211,8 +223,9 @@ def test_the_scheduler_pod_loads_everything_but_the_engine() -> None:
 def test_the_scheduler_knows_every_engine_and_the_way_to_it() -> None:
     (engines,) = of_kind("many-engines", "StatefulSet")
     settings = next(each["data"] for each in of_kind("many-engines", "ConfigMap") if "SSJF_ENGINE_URL" in each["data"])
-    name, count = engines["spec"]["serviceName"], engines["spec"]["replicas"]
-    assert settings["SSJF_ENGINE_URL"].split(",") == [f"ssjf-engine-{n}.{name}:8001" for n in range(count)]
+    count = engines["spec"]["replicas"]
+    domain = f"{engines['spec']['serviceName']}.{engines['metadata']['namespace']}.svc"
+    assert settings["SSJF_ENGINE_URL"].split(",") == [f"ssjf-engine-{n}.{domain}:8001" for n in range(count)]
     assert int(settings["SSJF_MAX_INFLIGHT"]) == count * int(settings["SSJF_ENGINE_SLOTS"])
     ((_pod, container),) = ours("many-engines")
     tls = next(mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "tls")
@@ -223,56 +236,25 @@ def test_the_scheduler_knows_every_engine_and_the_way_to_it() -> None:
     assert "--grpc-use-ssl-mutual=true" in engine["args"]
 
 
-def test_the_proxy_without_a_gpu_has_the_same_tensors() -> None:
-    def tensors(text: str) -> list[str]:
-        return re.findall(r"name: \S+ data_type: \S+ dims: .*", text)
-
-    site = (KUBERNETES / "overlays" / "many-engines" / "length_predictor.pbtxt").read_text()
-    production = (CHECKOUT / "model_repository" / "length_predictor" / "config.pbtxt").read_text()
-    assert tensors(site) == tensors(production) != []
-    assert 'backend: "proxy_onnx"' in site
-
-
 @pytest.mark.parametrize("overlay", ["one-node", "many-engines", "replicas"])
 def test_the_operators_rules_are_prometheus_own(overlay: str) -> None:
     rules = yaml.safe_load((CHECKOUT / "deploy" / "prometheus" / "rules.yml").read_text())
     (operator,) = of_kind(overlay, "PrometheusRule")
     assert operator["spec"]["groups"] == rules["groups"]
-    for monitor in of_kind(overlay, "ServiceMonitor"):
-        labels = monitor["spec"]["selector"]["matchLabels"]
-        services = [s for s in of_kind(overlay, "Service") if labels.items() <= s["metadata"].get("labels", {}).items()]
-        assert services
-        ports = {port["name"] for service in services for port in service["spec"]["ports"]}
-        assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= ports
+    (monitor,) = of_kind(overlay, "ServiceMonitor")
+    (rule,) = monitor["spec"]["selector"]["matchExpressions"]
+    assert rule["operator"] == "In"
+    services = [s for s in of_kind(overlay, "Service") if "metrics" in {port["name"] for port in s["spec"]["ports"]}]
+    assert services
+    assert {service["metadata"]["labels"][rule["key"]] for service in services} <= set(rule["values"])
+    assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} == {"metrics"}
 
 
-@pytest.mark.parametrize("overlay", ["one-node", "replicas"])
-def test_scaling_asks_for_metrics_that_exist(overlay: str) -> None:
-    (scaled,) = of_kind(overlay, "ScaledObject")
-    assert scaled["spec"]["scaleTargetRef"]["name"] in {pod.owner for pod in pods(overlay)}
-    queries = [trigger["metadata"]["query"] for trigger in scaled["spec"]["triggers"]]
-    assert metrics_in(" ".join(queries)) == {"ssjf_queue_time_seconds", "ssjf_waiting_requests"}
-    assert all(f'namespace="{scaled["metadata"]["namespace"]}"' in query for query in queries)
-    assert scaled["spec"]["minReplicaCount"] <= scaled["spec"]["maxReplicaCount"]
-
-
-def test_the_gateway_finds_the_pool_the_picker_and_their_metrics() -> None:
-    (pool,) = of_kind("replicas", "InferencePool")
-    (route,) = of_kind("replicas", "HTTPRoute")
-    chosen = selected("replicas", pool["spec"]["selector"]["matchLabels"])
-    assert [pod.owner for pod in chosen] == ["ssjf"]
-    ports = {port["containerPort"] for port in chosen[0].spec["containers"][0]["ports"]}
-    assert {port["number"] for port in pool["spec"]["targetPorts"]} <= ports
-    picker = next(
-        s for s in of_kind("replicas", "Service") if s["metadata"]["name"] == pool["spec"]["endpointPickerRef"]["name"]
-    )
-    assert pool["spec"]["endpointPickerRef"]["port"]["number"] in {port["port"] for port in picker["spec"]["ports"]}
-    assert {ref["name"] for rule in route["spec"]["rules"] for ref in rule["backendRefs"]} == {pool["metadata"]["name"]}
-    (config,) = (each["data"] for each in of_kind("replicas", "ConfigMap") if "picker-config.yaml" in each["data"])
-    plugins = yaml.safe_load(config["picker-config.yaml"])
-    extractor = next(p for p in plugins["plugins"] if p["type"] == "core-metrics-extractor")["parameters"]
-    (engine,) = extractor["engineConfigs"]
-    assert {engine["queuedRequestsSpec"], engine["runningRequestsSpec"]} <= METRIC_NAMES
-    assert chosen[0].labels[extractor["engineLabelKey"]] == engine["name"] == extractor["defaultEngine"]
-    known = {plugin["type"] for plugin in plugins["plugins"]}
-    assert {entry["pluginRef"] for profile in plugins["schedulingProfiles"] for entry in profile["plugins"]} <= known
+@pytest.mark.parametrize(
+    ("group", "component"), [("monitoring.coreos.com", "prometheus"), ("keda.sh", "keda")], ids=["prometheus", "keda"]
+)
+def test_what_needs_an_operator_is_in_its_component(group: str, component: str) -> None:
+    """A cluster without the operator refuses the objects: it leaves the component out, and everything else stays."""
+    sources = [path for path in KUBERNETES.rglob("*.yaml") if KUBERNETES / "rendered" not in path.parents]
+    holders = {path.parent for path in sources if f"apiVersion: {group}/" in path.read_text()}
+    assert holders == {KUBERNETES / "components" / component}
