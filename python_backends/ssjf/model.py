@@ -23,6 +23,8 @@ from ssjf.triton_io import TritonResponder, default_outputs, read_call, refuse
 from ssjf.triton_metrics import TritonMetrics
 from tokenizer.text import TextSettings
 
+log = logging.getLogger("ssjf.model")
+
 
 class TritonPythonModel:
     """One instance: the queue is one queue. `execute` only hands over; the service's threads do the rest."""
@@ -31,6 +33,8 @@ class TritonPythonModel:
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(name)s %(levelname)s %(message)s")
         parameters = Parameters.of_model(args, os.environ)
         parameters.check_known(ServiceSettings, CoreSettings, TextSettings)
+        for name, meant in parameters.slips(ServiceSettings, CoreSettings, TextSettings):
+            log.warning("%s in the environment is no setting of %s: %s?", name, parameters.model, meant)
         service = parameters.build(ServiceSettings)
         core, text = parameters.build(CoreSettings), parameters.build(TextSettings)
         self._defaults = default_outputs(args)

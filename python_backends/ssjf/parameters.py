@@ -7,6 +7,7 @@ without writing into the model repository.
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import types
@@ -20,6 +21,10 @@ SettingsT = TypeVar("SettingsT")
 
 # `${NAME}` or `${NAME:-default}` in a value is taken from the environment, as a shell would.
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+
+# How alike a variable's name and a setting's are (difflib) when one is taken for a slip of the other: a missing or
+# doubled letter, two swapped ones, a forgotten unit.
+_SLIP = 0.9
 
 # Keys that Triton's Python backend itself reads from a model's parameters.
 TRITON_KEYS = frozenset({"EXECUTION_ENV_PATH", "FORCE_CPU_ONLY_INPUT_TENSORS", "TRITON_BATCH_STRATEGY_PATH"})
@@ -52,6 +57,15 @@ class Parameters:
         for key in self._values:
             if key not in known:
                 raise ConfigurationError(f"{self.model}: unknown parameter {key!r}; known: {', '.join(known)}")
+
+    def slips(self, *classes: type[Any]) -> list[tuple[str, str]]:
+        """Variables of the environment that set nothing here but read like one that would, each with that one.
+
+        Variables of other models share the prefix, so an unknown name alone means nothing.
+        """
+        known = {f"SSJF_{entry.name.upper()}" for cls in classes for entry in fields(cls)}
+        unknown = sorted(name for name in self._environment if name.startswith("SSJF_") and name not in known)
+        return [(name, near[0]) for name in unknown if (near := difflib.get_close_matches(name, known, 1, _SLIP))]
 
     def build(self, cls: type[SettingsT]) -> SettingsT:
         """One settings object: the keys that are set, converted by the field's type; defaults for the rest."""

@@ -37,7 +37,8 @@ HEAD = """\
 Every setting is a key of the model's `parameters` in its `config.pbtxt`. `SSJF_<KEY>` in the environment of
 `tritonserver` beats it, and `${NAME:-default}` in a value is taken from the environment. Relative paths start at the
 folder that holds `model_repository`. An unknown key, a wrong type or a value out of range keeps the model from loading,
-with an error that names model, key, value and range. *live*: changed on a running server by a
+with an error that names model, key, value and range. A variable that reads like one of
+the scheduler's settings but is none is named in the log. *live*: changed on a running server by a
 [control request](operating.md#control-requests), `set_limits` or `set_policy` (`ssjf limits`, `ssjf policy`).
 """
 

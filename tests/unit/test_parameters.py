@@ -43,6 +43,16 @@ def test_the_environment_beats_the_parameter() -> None:
     assert parameters({"size": "3"}, {"SSJF_SIZE": "5"}).build(Example).size == 5
 
 
+def test_a_misspelt_variable_is_named_and_those_of_other_models_are_not() -> None:
+    environment = {"SSJF_RAET": "1", "SSJF_FOLDRE": "x", "SSJF_SIZE": "2", "SSJF_CONTROL_TOKEN": "t", "FOLDR": "x"}
+    assert parameters({}, environment).slips(Example) == [("SSJF_FOLDRE", "SSJF_FOLDER")]
+    environment = {"SSJF_MAX_INFLGHT": "8", "SSJF_MAX_WAIT": "9", "SSJF_PROXY_DIR": "x", "SSJF_MAX_NUM_SEQS": "4"}
+    assert parameters({}, environment).slips(ServiceSettings, CoreSettings) == [
+        ("SSJF_MAX_INFLGHT", "SSJF_MAX_INFLIGHT"),
+        ("SSJF_MAX_WAIT", "SSJF_MAX_WAIT_S"),
+    ]
+
+
 def test_variables_are_expanded_with_defaults() -> None:
     values = {"folder": "${ASSETS:-.assets}/x", "name": "${WHO}"}
     assert parameters(values, {"WHO": "me"}).build(Example).folder == Path("/base/.assets/x")

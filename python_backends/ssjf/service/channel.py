@@ -45,7 +45,7 @@ class RelayCounts:
     responses: int = 0
     merged: int = 0
     lag_s: float = 0.0
-    max_lag_s: float = 0.0
+    worst_lag_s: float = 0.0  # since `Outbox.take_worst_lag_s`
     broken: int = 0
 
 
@@ -177,13 +177,26 @@ class Outbox:
             responses=sum(one.responses for one in each),
             merged=sum(one.merged for one in each),
             lag_s=max(one.lag_s for one in each),
-            max_lag_s=max(one.max_lag_s for one in each),
+            worst_lag_s=max(one.worst_lag_s for one in each),
             broken=sum(one.broken for one in each),
         )
 
+    def take_worst_lag_s(self) -> float:
+        """The longest wait for a sender since the last call: what a client felt, which the last one's wait hides.
+
+        A lag that a sender notes in this very moment may be lost; the next one of a relay that lags is as long.
+        """
+        worst = self.counts.worst_lag_s
+        for lane in self._lanes:
+            lane.counts.worst_lag_s = 0.0
+        return worst
+
 
 class _Lane:
-    """One sender thread. `counts` has one writer each: `merged` the event loop, the rest this thread."""
+    """One sender thread. `counts` has one writer each: `merged` the event loop, the rest this thread.
+
+    Only `worst_lag_s` is set back by the loop.
+    """
 
     def __init__(self, on_broken: Callable[[Channel], None]):
         self.counts = RelayCounts()
@@ -194,7 +207,7 @@ class _Lane:
     def note_sent(self, responses: int, lag_s: float) -> None:
         self.counts.responses += responses
         self.counts.lag_s = lag_s
-        self.counts.max_lag_s = max(self.counts.max_lag_s, lag_s)
+        self.counts.worst_lag_s = max(self.counts.worst_lag_s, lag_s)
 
     def _run(self) -> None:
         pace = Pace()

@@ -62,14 +62,19 @@ METRICS: Final = (
     MetricSpec("ssjf_prediction_bias", "gauge", "Predicted over actual output tokens, recent answers"),
     MetricSpec("ssjf_guardrail_active", "gauge", "1 while the guardrail orders by arrival because predictions mislead"),
     MetricSpec("ssjf_promotions_total", "counter", "Jobs dispatched because they had waited max_wait"),
-    MetricSpec("ssjf_requests_total", "counter", "Ended requests, by outcome", labels=("outcome",)),
+    MetricSpec(
+        "ssjf_requests_total",
+        "counter",
+        "Ended requests, by outcome; of a batched call each row that ends well, and once an error, which ends it whole",
+        labels=("outcome",),
+    ),
     MetricSpec(
         "ssjf_predictions_total", "counter", "Predictions used, by source (proxy, prior, client)", labels=("source",)
     ),
     MetricSpec("ssjf_output_tokens_total", "counter", "Output tokens received from the engine"),
     MetricSpec("ssjf_responses_total", "counter", "Responses sent to clients"),
     MetricSpec("ssjf_responses_merged_total", "counter", "Engine responses merged into a waiting one"),
-    MetricSpec("ssjf_relay_lag_seconds", "gauge", "How long the last response waited for the sender"),
+    MetricSpec("ssjf_relay_lag_seconds", "gauge", "Longest wait of a response for the sender, in the last second"),
     MetricSpec("ssjf_relay_backlog", "gauge", "Requests whose responses wait for the sender"),
     MetricSpec(
         "ssjf_engine_up",
@@ -230,7 +235,7 @@ def gauges(service: Service) -> Iterator[Sample]:
         yield "ssjf_engine_up", label, _ENGINE_UP[engine["state"]]
         yield "ssjf_engine_inflight_requests", label, engine["in_flight"]
     relay = service.relay_state()
-    yield "ssjf_relay_lag_seconds", (), relay["relay_lag_s"]
+    yield "ssjf_relay_lag_seconds", (), service.take_worst_lag_s()
     yield "ssjf_relay_backlog", (), relay["relay_backlog"]
 
 

@@ -252,6 +252,10 @@ class Service:
             **{f"requests_{outcome.value}": count for outcome, count in self.recorder.outcomes.items()},
         }
 
+    def take_worst_lag_s(self) -> float:
+        """The longest wait of a response for its sender since the last call: for the metrics alone, reading resets."""
+        return self._outbox.take_worst_lag_s()
+
     def engine_state(self) -> list[dict[str, Any]]:
         """The engine endpoints, for `status` and the metrics."""
         foreign = self._foreign.totals() if self._foreign is not None else {}

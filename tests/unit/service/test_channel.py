@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 from ssjf.core.errors import InvalidRequest, SchedulerError
 from ssjf.service.channel import Channel, Outbox
@@ -133,6 +134,18 @@ def test_asking_does_not_wait_for_a_send_that_hangs() -> None:
     channel.finish()
     drained(outbox)
     assert "".join(text for text, _ in responder.sent) == "slow"
+
+
+def test_the_worst_wait_for_a_sender_is_told_once() -> None:
+    outbox, responder = Outbox(lambda _channel: None), FakeResponder()
+    channel = Channel(responder, outbox)
+    channel.push(chunk("x"))
+    time.sleep(0.02)
+    outbox.start()
+    channel.finish()
+    drained(outbox)
+    assert outbox.take_worst_lag_s() >= 0.02
+    assert outbox.take_worst_lag_s() == 0
 
 
 def test_a_broken_responder_is_reported_and_does_not_stop_the_sender() -> None:
