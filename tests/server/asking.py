@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import queue
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -59,9 +60,10 @@ def ask(
     arrays: Mapping[str, Any],
     request_id: str = "",
     timeout_us: int | None = None,
+    heard: threading.Event | None = None,
     **parameters: Any,
 ) -> Answer:
-    """One request on a stream of its own, to its end; never waits longer than TIMEOUT_S."""
+    """One request on a stream of its own, to its end; never waits longer than TIMEOUT_S. `heard`: set by a response."""
     events: queue.Queue[tuple[Any, Any]] = queue.Queue()
     answer = Answer()
     connection = grpcclient.InferenceServerClient(url)
@@ -81,6 +83,8 @@ def ask(
                 answer.error = str(error)
                 return answer
             note(answer, result)
+            if heard is not None:
+                heard.set()
     finally:
         connection.stop_stream()
         connection.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -84,10 +85,17 @@ def test_requests_past_the_scheduler_are_counted(engine: Throwaway, scheduler: T
 
 
 def test_every_request_ends_when_the_last_engine_process_is_killed(engine: Throwaway, scheduler: Throwaway) -> None:
+    def streamed(heard: threading.Event) -> Answer:
+        return ask(scheduler.grpc_url, "scheduler", tensors("x", 500, **STREAM), heard=heard)
+
+    both = [threading.Event(), threading.Event()]
     with ThreadPoolExecutor(8) as clients:
-        seen = [clients.submit(ask, scheduler.grpc_url, "scheduler", tensors("x", 500, **STREAM)) for _ in range(2)]
+        seen = [clients.submit(streamed, heard) for heard in both]
         unseen = [clients.submit(ask, scheduler.grpc_url, "scheduler", tensors("x", 500, **WHOLE)) for _ in range(4)]
-        time.sleep(1.0)
+        assert all(heard.wait(TIMEOUT_S) for heard in both)
+        deadline = time.monotonic() + TIMEOUT_S
+        while status(scheduler)["in_flight"] < 6 and time.monotonic() < deadline:
+            time.sleep(0.05)
         for name, pid in engine.server.stubs().items():
             if name.startswith("tensorrt_llm"):
                 os.kill(pid, signal.SIGKILL)

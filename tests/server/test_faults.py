@@ -16,7 +16,7 @@ import pytest
 
 from ssjf_client import Client
 from ssjf_tools.serve.throwaway import Throwaway, throwaway_server
-from tests.server.asking import Answer, ask, tensors, wait_for
+from tests.server.asking import TIMEOUT_S, Answer, ask, tensors, wait_for
 
 SLOW_PREDICTOR = Path(__file__).parent / "slow_predictor"
 STREAM = {"stream": np.array([[True]])}
@@ -72,7 +72,9 @@ def test_a_dead_predictor_leaves_the_scheduler_ordering_by_recent_lengths(broken
             assert client.generate("Say hello.", max_tokens=2).text
         assert running.join().error is None
         assert len(running.answer.texts) > 1
-        time.sleep(1.5)  # metrics are published once a second
+        deadline = time.monotonic() + TIMEOUT_S
+        while predictions(broken, "prior") < 9 and time.monotonic() < deadline:  # published once a second
+            time.sleep(0.2)
         assert predictions(broken, "prior") >= 9
 
 

@@ -18,6 +18,7 @@ import pytest
 from ssjf_client import Client, ClientError, Door
 from ssjf_tools.bootstrap import CHECKOUT
 from ssjf_tools.serve import processes
+from tests.server.asking import wait_for
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(400)]
 
@@ -25,6 +26,7 @@ START_S = 150.0  # a start takes about 10 s; this bound is for machines that are
 BACK_S = 30.0  # the promise of the CPU profile, on a machine that starts it within USUAL_START_S
 USUAL_START_S = 20.0
 NOTICED_S = 18.0  # a hang is noticed within this time, see CPU_PATIENCE
+TOKEN = "of-the-tests"
 STUBS = ("preprocessing", "length_predictor", "scheduler", "tensorrt_llm", "unary")
 
 
@@ -42,7 +44,7 @@ class Serve:
                 [CHECKOUT / "scripts" / "serve", *ports, *arguments],
                 stdout=output,
                 stderr=output,
-                env={**os.environ, "SSJF_PYTHON": sys.executable},
+                env={**os.environ, "SSJF_PYTHON": sys.executable, "SSJF_CONTROL_TOKEN": TOKEN},
                 start_new_session=True,
             )
 
@@ -182,7 +184,8 @@ def test_sigterm_under_load_lets_requests_finish_and_leaves_nothing(serve: Serve
     serve.until_settled()
     with ThreadPoolExecutor(9) as pool:
         asked = [pool.submit(serve.ask, "scheduler", "Tell me a story.", 60) for _ in range(8)]
-        time.sleep(1.0)
+        with Client(serve.url) as client:
+            wait_for(client, TOKEN, lambda status: status.live_requests == 8)
         family = serve.family()
         assert len(family) >= 2 + len(STUBS)
         serve.process.send_signal(signal.SIGTERM)
