@@ -68,7 +68,8 @@ class ProxyArtifact:
             halves: dict[str, Any] = {name: value.astype(np.float16) for name, value in self.encoder.items()}
             np.savez(draft, **halves)
             draft.replace(folder / ENCODER_FILE)
-            (folder / TOKENIZER_FILE).write_text(self.tokenizer, encoding="utf-8")
+            draft.write_text(self.tokenizer, encoding="utf-8")
+            draft.replace(folder / TOKENIZER_FILE)
         for file, wanted in ((ADAPTER_FILE, self.adapter), (ENCODER_FILE, self.encoder)):
             if wanted is None:  # of an earlier training in the same folder
                 (folder / file).unlink(missing_ok=True)

@@ -20,19 +20,22 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 
 
 def baseline_taus(prompts: Sequence[LabelledPrompt], folds: int, seeds: Sequence[int]) -> dict[str, float]:
-    """Held-out Kendall tau_b by baseline, mean over the seeds' cross-validations."""
+    """Held-out Kendall tau_b by baseline, mean over the seeds' cross-validations; the ridge's for each file, too."""
     labels = flatten(prompts)
     true = labels.tokens.astype(np.float64)
     lengths = np.array([len(prompt.text) for prompt in prompts], dtype=np.float64)
-    grams = [ngram_tau(prompts, folds, seed) for seed in seeds]
+    grams = [ngram_taus(prompts, folds, seed) for seed in seeds]
     return {
         "prompt_length": round(kendall_tau_b(lengths[labels.prompt], true), 4),
-        "hashed_ngram_ridge": round(float(np.mean(grams)), 4),
+        **{name: round(float(np.mean([taus[name] for taus in grams])), 4) for name in grams[0]},
     }
 
 
-def ngram_tau(prompts: Sequence[LabelledPrompt], folds: int, seed: int) -> float:
-    """Held-out tau_b of ridge regression from hashed word 1- and 2-grams to the mean log length."""
+def ngram_taus(prompts: Sequence[LabelledPrompt], folds: int, seed: int) -> dict[str, float]:
+    """Held-out tau_b of ridge regression from hashed word 1- and 2-grams to the mean log length.
+
+    Of all prompts, and where they come from several files of each: `hashed_ngram_ridge`, `hashed_ngram_ridge_<file>`.
+    """
     targets = np.array([np.mean([np.log(sample.tokens) for sample in prompt.samples]) for prompt in prompts])
     features = np.stack([hashed_ngrams(prompt.text) for prompt in prompts])
     kernel = features @ features.T
@@ -45,7 +48,13 @@ def ngram_tau(prompts: Sequence[LabelledPrompt], folds: int, seed: int) -> float
 
     predicted = cross_validate(len(prompts), 1, folds, seed, fit)[:, 0]
     labels = flatten(prompts)
-    return kendall_tau_b(predicted[labels.prompt], labels.tokens.astype(np.float64))
+    order, true = predicted[labels.prompt], labels.tokens.astype(np.float64)
+    taus = {"hashed_ngram_ridge": kendall_tau_b(order, true)}
+    groups = np.array([prompt.group for prompt in prompts])[labels.prompt]
+    names = list(dict.fromkeys(groups.tolist()))
+    for name in names if len(names) > 1 else ():
+        taus[f"hashed_ngram_ridge_{name}"] = kendall_tau_b(order[groups == name], true[groups == name])
+    return taus
 
 
 def hashed_ngrams(text: str) -> NDArray[np.float32]:

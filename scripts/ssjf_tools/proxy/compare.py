@@ -6,12 +6,14 @@ import argparse
 import json
 import sys
 import time
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from .commands import add_data_arguments, run_command, show
+from .describe import file_digest
 from .fit import FitSettings
 from .head import softmax
 from .metrics import kendall_tau_b
@@ -49,7 +51,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _compare(options: argparse.Namespace) -> None:
     data = prepare(options.prompts, options.lengths, EncoderChoice(layers=options.layers), None, 32, options.threads)
+    if not 0 <= options.frozen_layers <= data.spec.layers:
+        raise ValueError(f"--frozen-layers is {options.frozen_layers}; the encoder has {data.spec.layers} layers")
     lower = frozen_states(data, options.frozen_layers)
+    contents = " ".join(file_digest(file) for file in [*options.prompts, *options.lengths])
+    known = {"recipe": options.recipe, "layers": data.spec.layers, "data": f"{zlib.crc32(contents.encode()):08x}"}
     done = _done(options.out)
     for seed in options.seeds:
         frozen = _frozen(data, seed)
@@ -58,25 +64,21 @@ def _compare(options: argparse.Namespace) -> None:
             asked |= PAPER if options.recipe == "paper" else {}
             asked |= {"epochs": options.epochs} if options.epochs else {}
             settings = TuneSettings(**asked)
-            if (options.recipe, asdict(settings)) in done:
+            run = {**known, "settings": asdict(settings)}
+            if run in done:
                 continue
-            record = {
-                "recipe": options.recipe,
-                "settings": asdict(settings),
-                **_one(data, settings, lower, options.out),
-                "frozen": frozen,
-            }
+            state = options.out.with_name(f"{options.out.name}-{zlib.crc32(json.dumps(run).encode()):08x}")
+            record = {**run, **_one(data, settings, lower, state), "frozen": frozen}
             with options.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
             show(f"{options.recipe} {head} seed {seed}", record["tuned"])
 
 
-def _one(data: TrainingSet, settings: TuneSettings, lower: Sequence[Lower] | None, out: Path) -> dict[str, Any]:
+def _one(data: TrainingSet, settings: TuneSettings, lower: Sequence[Lower] | None, state: Path) -> dict[str, Any]:
     held, rest = holdout(len(data.prompts), HOLDOUT, settings.seed)
     smoothing = FitSettings().smoothing
     start = time.monotonic()
-    name = f"{out.name}-{'paper' if settings.paper_head else 'ours'}-{settings.head}-{settings.seed}"
-    tuned = tune(data, rest, settings, smoothing, out.with_name(name), lower)
+    tuned = tune(data, rest, settings, smoothing, state, lower)
     seconds = time.monotonic() - start
     prompts = [data.prompts[index] for index in held]
     outputs = outputs_of(data, tuned, held, lower)
@@ -96,11 +98,12 @@ def _frozen(data: TrainingSet, seed: int) -> dict[str, float]:
     return score(data.predict(data.fit(rest, FitSettings()), held), [data.prompts[index] for index in held], data.bins)
 
 
-def _done(out: Path) -> list[tuple[str, dict[str, Any]]]:
+def _done(out: Path) -> list[dict[str, Any]]:
+    """What was asked in the runs that `out` has."""
     if not out.is_file():
         return []
     records = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
-    return [(record["recipe"], record["settings"]) for record in records]
+    return [{name: record.get(name) for name in ("recipe", "layers", "data", "settings")} for record in records]
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from .baselines import baseline_taus
 from .ceiling import ceiling_scores
 from .commands import add_data_arguments, run_command, show
 from .crossval import cross_validate
-from .describe import data_facts, describe
+from .describe import data_facts, describe, file_digest
 from .encoder import Weights
 from .fit import FitSettings
 from .preparing import EncoderChoice, prepare
@@ -137,8 +137,9 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _state(options: argparse.Namespace) -> Path:
-    """Where a killed run left its checkpoints: a folder of its own for every set of arguments."""
+    """Where a killed run left its checkpoints: a folder of its own for every set of arguments and contents of files."""
     asked = {name: str(value) for name, value in vars(options).items() if name not in {"out", "threads", "note"}}
+    asked["contents"] = " ".join(file_digest(file) for file in [*options.prompts, *options.lengths])
     code = zlib.crc32(json.dumps(asked, sort_keys=True).encode())
     return Path(options.out / f"tuning-{code:08x}")
 

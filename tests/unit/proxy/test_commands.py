@@ -134,8 +134,23 @@ def test_too_few_prompts_are_refused(
 def test_the_ngram_baseline_learns_words_and_prompt_length_does_not(data: tuple[Path, Path]) -> None:
     taus = baseline_taus(load_labelled([data[0]], [data[1]]), folds=3, seeds=[0])
     assert taus["hashed_ngram_ridge"] > 0.5
+    assert set(taus) == {"prompt_length", "hashed_ngram_ridge"}
     same_length = [LabelledPrompt(str(n), f"word{n % 10}", "", (Sample(n + 1, False),)) for n in range(60)]
     assert np.isnan(baseline_taus(same_length, folds=3, seeds=[0])["prompt_length"])
+
+
+def test_the_ngram_baseline_is_told_for_each_file() -> None:
+    """Words tell the lengths of one file and nothing of the other's."""
+    chance = np.random.default_rng(0).permutation(60)
+    prompts = [
+        LabelledPrompt(f"a{n}", f"word{n % 10}", "", (Sample(10 * (n % 10) + 1, False),), "told") for n in range(60)
+    ]
+    prompts += [
+        LabelledPrompt(f"b{n}", f"tale{n % 10}", "", (Sample(int(chance[n]) + 1, False),), "not") for n in range(60)
+    ]
+    taus = baseline_taus(prompts, folds=3, seeds=[0])
+    assert taus["hashed_ngram_ridge_told"] > 0.9
+    assert taus["hashed_ngram_ridge_not"] < 0.3
 
 
 def test_ngram_vectors_have_length_one_and_do_not_depend_on_the_process() -> None:

@@ -93,6 +93,22 @@ def test_the_command_learns_from_prompts_that_nobody_measured(tmp_path: Path) ->
     assert training["cross_validation"]["pairwise_accuracy"] > 0.95
 
 
+def test_the_ceiling_is_told_for_each_file_that_has_enough_prompts() -> None:
+    rng = np.random.default_rng(3)
+    first = np.exp(rng.normal(4, 1.2, 150)).clip(1, 511).astype(int)
+    # Those of one file agree wholly, those of the second by chance, of the third there are too few.
+    second = np.where(np.arange(150) < 60, first, rng.permutation(first))
+    files = ["same"] * 60 + ["chance"] * 60 + ["few"] * 30
+    prompts = [
+        LabelledPrompt(str(n), "x", "", (Sample(int(a), False), Sample(int(b), False)), group=file)
+        for n, (a, b, file) in enumerate(zip(first, second, files, strict=True))
+    ]
+    figures = ceiling_scores(np.eye(4)[BINS.index(first, np.zeros(150, np.bool_))], prompts, BINS)
+    assert figures["ceiling_tau_b_same"] == 1
+    assert abs(figures["ceiling_tau_b_chance"]) < 0.3
+    assert "ceiling_tau_b_few" not in figures
+
+
 def test_the_ceiling_is_what_a_second_answer_says(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     lengths = np.exp(rng.normal(4, 1.2, (120, 2))).clip(1, 511).astype(int)
@@ -110,4 +126,6 @@ def test_the_ceiling_is_what_a_second_answer_says(tmp_path: Path) -> None:
         figures["ceiling_kendall_tau_b"] / figures["ceiling_tau_b"], abs=1e-3
     )
     assert 0 < figures["second_sample_share_c1"] < 1
+    assert figures["ceiling_share_low"] < figures["ceiling_share"] < figures["ceiling_share_high"]
+    assert not [name for name in figures if name.startswith("ceiling_tau_b_")]
     assert ceiling_scores(np.eye(4)[place][:40], prompts[:40], BINS) == {}
