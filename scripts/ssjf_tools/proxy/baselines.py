@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from .crossval import cross_validate
+from .crossval import Fit, cross_validate
 from .data import LabelledPrompt, flatten
 from .metrics import kendall_tau_b
 
@@ -36,6 +36,19 @@ def ngram_taus(prompts: Sequence[LabelledPrompt], folds: int, seed: int) -> dict
 
     Of all prompts, and where they come from several files of each: `hashed_ngram_ridge`, `hashed_ngram_ridge_<file>`.
     """
+    predicted = cross_validate(len(prompts), 1, folds, seed, ngram_ridge(prompts))[:, 0]
+    labels = flatten(prompts)
+    order, true = predicted[labels.prompt], labels.tokens.astype(np.float64)
+    taus = {"hashed_ngram_ridge": kendall_tau_b(order, true)}
+    groups = np.array([prompt.group for prompt in prompts])[labels.prompt]
+    names = list(dict.fromkeys(groups.tolist()))
+    for name in names if len(names) > 1 else ():
+        taus[f"hashed_ngram_ridge_{name}"] = kendall_tau_b(order[groups == name], true[groups == name])
+    return taus
+
+
+def ngram_ridge(prompts: Sequence[LabelledPrompt]) -> Fit:
+    """Fits the ridge on some of the prompts and gives the mean log length of others [held, 1]."""
     targets = np.array([np.mean([np.log(sample.tokens) for sample in prompt.samples]) for prompt in prompts])
     features = np.stack([hashed_ngrams(prompt.text) for prompt in prompts])
     kernel = features @ features.T
@@ -46,15 +59,7 @@ def ngram_taus(prompts: Sequence[LabelledPrompt], folds: int, seed: int) -> dict
         weights = np.linalg.solve(own, targets[train] - mean)
         return np.asarray(kernel[np.ix_(held, train)] @ weights + mean)[:, None]
 
-    predicted = cross_validate(len(prompts), 1, folds, seed, fit)[:, 0]
-    labels = flatten(prompts)
-    order, true = predicted[labels.prompt], labels.tokens.astype(np.float64)
-    taus = {"hashed_ngram_ridge": kendall_tau_b(order, true)}
-    groups = np.array([prompt.group for prompt in prompts])[labels.prompt]
-    names = list(dict.fromkeys(groups.tolist()))
-    for name in names if len(names) > 1 else ():
-        taus[f"hashed_ngram_ridge_{name}"] = kendall_tau_b(order[groups == name], true[groups == name])
-    return taus
+    return fit
 
 
 def hashed_ngrams(text: str) -> NDArray[np.float32]:

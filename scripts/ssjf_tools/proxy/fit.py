@@ -36,6 +36,7 @@ class FitSettings:
 
     ridge: float = 1.0  # penalty per feature, features standardised
     logistic: float = 1e-3  # penalty on the second stage's weights, per prompt
+    taught_ridge: float = TAUGHT_RIDGE  # in its place where there is a lesson
     smoothing: float = SMOOTHING  # width of the soft labels, in natural-log length
     seed: int = 0  # of the folds between the stages
 
@@ -59,6 +60,11 @@ class Lesson:
     others: Matrix
     places: NDArray[np.int64]
 
+    def targets(self, chosen: NDArray[np.int64], views: Matrix) -> tuple[NDArray[np.int64], Matrix]:
+        """All prompts to learn from and what to learn of each [prompts, R]; views: of the chosen ones' answers."""
+        own = TRUST * self.chosen + (1 - TRUST) * views
+        return np.concatenate([chosen, self.places]), np.concatenate([own, self.others])
+
 
 def fit_head(
     inputs: Inputs,
@@ -76,8 +82,8 @@ def fit_head(
     views = average_views(labels, bins, len(chosen))
     places, penalty = chosen, settings.ridge
     if lesson is not None:
-        views = np.concatenate([TRUST * lesson.chosen + (1 - TRUST) * views, lesson.others])
-        places, penalty = np.concatenate([chosen, lesson.places]), TAUGHT_RIDGE
+        places, views = lesson.targets(chosen, views)
+        penalty = settings.taught_ridge
     scaled, centre, spread = _standardised(inputs.features[places])
     kernel = kernel_of(inputs, places)
     narrow = out_of_fold(kernel, views, penalty, settings.seed)[: len(chosen)]

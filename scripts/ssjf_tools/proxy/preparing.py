@@ -65,7 +65,7 @@ def prepare(
     if states:
         ids = [prompt.id for prompt in [*prompts, *others]]
         teacher = Teacher(Inputs(states_of(ids, known, states)), np.arange(len(prompts), len(ids)))
-    return TrainingSet(prompts, labels, made, inputs, encoder, spec, weights, threads, choice.folder, teacher)
+    return TrainingSet(prompts, labels, made, inputs, encoder, spec, weights, threads, choice.folder, teacher, others)
 
 
 def usual_cap(longest: int) -> int:

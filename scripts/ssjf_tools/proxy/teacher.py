@@ -18,8 +18,9 @@ from .bins import LengthBins
 from .data import DataError, FlatLabels
 from .fit import FitSettings, Inputs, Lesson, average_views, fit_ridge, kernel_of, out_of_fold
 
-_RIDGE = 1.3
+_RIDGE = 2.5
 _PROMPT_WEIGHT = 0.3  # of the student's own inputs beside the states
+_NEARNESS_WEIGHT = 2.0  # of a Laplacian kernel beside the linear one; it goes no further than a prompt's like
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +35,21 @@ class Teacher:
     ) -> Lesson:
         """Learn from the chosen prompts' answers; say what is to be expected for each of them and for the others."""
         places = np.concatenate([chosen, self.others])
-        kernel = kernel_of(self.states, places) + np.float32(_PROMPT_WEIGHT) * kernel_of(inputs, places)
+        states = kernel_of(self.states, places)
+        kernel = states + np.float32(_NEARNESS_WEIGHT) * _nearness(states)
+        kernel += np.float32(_PROMPT_WEIGHT) * kernel_of(inputs, places)
         views = average_views(labels, bins, len(chosen))
         own = kernel[: len(chosen), : len(chosen)]
         duals, mean = fit_ridge(own, views, _RIDGE)
         others = kernel[len(chosen) :, : len(chosen)] @ duals + mean
         return Lesson(out_of_fold(own, views, _RIDGE, settings.seed), others, self.others)
+
+
+def _nearness(products: NDArray[np.float32]) -> NDArray[np.float32]:
+    """exp(-distance) between directions, from the inner products of all pairs [n, n]."""
+    sizes = np.sqrt(np.maximum(products.diagonal(), 1e-12))
+    cosines = products / sizes[:, None] / sizes[None, :]
+    return np.asarray(np.exp(-np.sqrt(np.maximum(2 - 2 * cosines, 0))), dtype=np.float32)
 
 
 def load_states(file: Path) -> dict[str, NDArray[np.float16]]:

@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE",
         help="hidden states of the served LLM (python -m ssjf_tools.proxy.states --help): they teach the proxy, about "
-        "prompts without labels too; not with tuning",
+        "prompts without labels too; with --epochs the encoder is tuned on what they say",
     )
     encoder = parser.add_argument_group("encoder")
     encoder.add_argument(
@@ -100,9 +100,10 @@ def _tunes(options: argparse.Namespace) -> bool:
     """Whether the encoder is tuned. Raises ValueError for arguments that would have no effect."""
     if options.epochs is not None and options.epochs < 1:
         raise ValueError(f"--epochs is {options.epochs}; expected at least 1")
-    if options.epochs or options.head != HEADS[0] or options.recipe == "paper":
-        if options.states is not None:
-            raise ValueError("--states teaches the closed form; it has no effect with --epochs, --head or --recipe")
+    others = options.head != HEADS[0] or options.recipe == "paper"
+    if options.states is not None and others:
+        raise ValueError("--states teaches a distribution; it has no effect on another --head or --recipe")
+    if options.epochs or others:
         return True
     for name in ("seed", "frozen_layers", "tune_seeds"):
         if getattr(options, name) is not None:
@@ -171,24 +172,33 @@ def _tuned(
     data: TrainingSet, settings: FitSettings, training: dict[str, Any], options: argparse.Namespace
 ) -> ProxyArtifact:
     """Tune encoder and head: per seed on four fifths for the record, then on all prompts for the result."""
-    from .trainer import PAPER, TuneSettings  # noqa: PLC0415 (torch, which training a head does without)
+    from .taught import TAUGHT, holdout_taught, tune_taught  # noqa: PLC0415 (torch, which training a head does without)
+    from .trainer import PAPER, TuneSettings  # noqa: PLC0415
     from .tuning import adapter_of, holdout_figures, tune  # noqa: PLC0415
 
     if not 0 <= (options.frozen_layers or 0) <= data.spec.layers:
         raise ValueError(f"--frozen-layers is {options.frozen_layers}; the encoder has {data.spec.layers} layers")
     state = _state(options)
     asked = {"head": options.head, "threads": options.threads, "frozen_layers": options.frozen_layers or 0}
-    asked |= PAPER if options.recipe == "paper" else {}
+    asked |= PAPER if options.recipe == "paper" else TAUGHT if data.teacher else {}
     asked |= {"epochs": options.epochs} if options.epochs else {}
     runs = []
     for seed in [0] if options.tune_seeds is None else options.tune_seeds:
-        tuning = TuneSettings(**asked, seed=seed)
-        runs.append(holdout_figures(data, HOLDOUT, tuning, settings.smoothing, state / f"holdout-{seed}"))
+        tuning, folder = TuneSettings(**asked, seed=seed), state / f"holdout-{seed}"
+        if data.teacher:
+            runs.append(holdout_taught(data, HOLDOUT, tuning, settings, folder))
+        else:
+            runs.append(holdout_figures(data, HOLDOUT, tuning, settings.smoothing, folder))
         show(f"tuned, held out, seed {seed}", runs[-1]["tuned"])
         show(f"frozen, same prompts, seed {seed}", runs[-1]["frozen"])
     tuning = TuneSettings(**asked, seed=options.seed or 0)
-    tuned = tune(data, np.arange(len(data.prompts)), tuning, settings.smoothing, state / "all")
     record = {**training, "fine_tuning": {**asdict(tuning), "holdout": runs}}
+    everything = np.arange(len(data.prompts))
+    if data.teacher:
+        taught = tune_taught(data, everything, tuning, settings, state / "all")
+        document = describe(data, record, frozen=False)
+        return ProxyArtifact(document, taught.head, taught.adapter, **_own_encoder(data, taught.weights))
+    tuned = tune(data, everything, tuning, settings.smoothing, state / "all")
     document = describe(data, record, frozen=False, first_token=tuning.paper_head)
     return ProxyArtifact(document, tuned.head, adapter_of(data, tuned), **_own_encoder(data, tuned.weights))
 

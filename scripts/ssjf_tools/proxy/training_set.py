@@ -35,6 +35,7 @@ class TrainingSet:
     threads: int
     folder: Path | None = None  # of the encoder, where it is not the packaged one
     teacher: Teacher | None = None  # `inputs` then has further prompts behind the labelled ones
+    others: Sequence[LabelledPrompt] = ()  # those further prompts
 
     def fit(self, chosen: NDArray[np.int64], settings: FitSettings) -> Head:
         """A head on the frozen encoder from the chosen prompts."""
@@ -49,7 +50,12 @@ class TrainingSet:
 
     def rows(self, chosen: NDArray[np.int64]) -> list[NDArray[np.int32]]:
         """Tokens of the chosen prompts, [CLS] to [SEP]."""
-        return token_rows(self.encoder, [self.prompts[index].text for index in chosen])
+        texts = self.texts()
+        return token_rows(self.encoder, [texts[index] for index in chosen])
+
+    def texts(self) -> list[str]:
+        """Of the prompts, then of the further ones."""
+        return [prompt.text for prompt in [*self.prompts, *self.others]]
 
 
 def token_rows(encoder: ProxyEncoder, texts: Sequence[str]) -> list[NDArray[np.int32]]:

@@ -114,11 +114,14 @@ def tuned_predictions(data: TrainingSet, tuned: Tuned, chosen: NDArray[np.int64]
 
 def adapter_of(data: TrainingSet, tuned: Tuned) -> Adapter | None:
     """What tuning changed in the packaged encoder; none for another encoder, which is stored whole."""
+    return adapter_of_weights(data, tuned.weights)
+
+
+def adapter_of_weights(data: TrainingSet, tuned: Weights) -> Adapter | None:
+    """The same for weights."""
     if data.folder is not None:
         return None
-    return Adapter.between(
-        data.weights, {name: tuned.weights[name] for name in tuned.weights if name in data.weights}, RANK
-    )
+    return Adapter.between(data.weights, {name: tuned[name] for name in tuned if name in data.weights}, RANK)
 
 
 def holdout_figures(
@@ -169,9 +172,15 @@ def _start(data: TrainingSet, chosen: NDArray[np.int64], objective: Objective, s
         weight, bias = fit_linear(features, objective.start(mean_tokens(labels)), _START_RIDGE)
         same = np.eye(objective.outputs, dtype=np.float32)
         head = Head(weight, bias, same, np.zeros(objective.outputs, np.float32))
-    # Pooled features are hundreds of correlated numbers: a step on each must be small beside what they say together.
-    spread = (features.std(axis=0) + 0.03) * np.sqrt(features.shape[1]) / 4
-    return Start(head, features.mean(axis=0), spread)
+    return Start(head, features.mean(axis=0), feature_scale(features))
+
+
+def feature_scale(features: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """What pooled features [n, D] are divided by [D].
+
+    They are hundreds of correlated numbers: a step on each must be small beside what they say together.
+    """
+    return np.asarray((features.std(axis=0) + 0.03) * np.sqrt(features.shape[1]) / 4)
 
 
 def _tune_data(

@@ -42,6 +42,8 @@ def main() -> None:
     assert spec.submodule_search_locations is not None
     folder = Path(next(iter(spec.submodule_search_locations))) / "model"
     model = BertModel.from_pretrained(folder, attn_implementation="eager").eval()
+    if (SHIPPED / "adapter.npz").is_file():
+        add_changes(model, np.load(SHIPPED / "adapter.npz"))
     tokenizer = BertTokenizerFast.from_pretrained(folder)
     head = np.load(SHIPPED / "head.npz")
     layers = json.loads((SHIPPED / "proxy.json").read_text(encoding="utf-8"))["encoder"]["layers"]
@@ -52,6 +54,18 @@ def main() -> None:
         "prompts": prompts,
     }
     (HERE / "golden.json").write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def add_changes(model: Any, adapter: Any) -> None:
+    """What tuning changed in the packaged encoder: whole, or as a product of two factors."""
+    weights = model.state_dict()
+    for key in adapter.files:
+        name, part = key.rsplit(":", 1)
+        change = adapter[key].astype(np.float32)
+        if part == "left":
+            change = change @ adapter[f"{name}:right"].astype(np.float32)
+        if part != "right":
+            weights[name] += torch.as_tensor(change)
 
 
 def entry(text: str, tokenizer: Any, model: Any, head: Any, layers: int) -> dict[str, Any]:

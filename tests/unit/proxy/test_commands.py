@@ -68,7 +68,7 @@ def test_training_writes_a_proxy_that_says_how_good_it_is(trained: Path) -> None
         (["--seed", "1"], "--seed is for tuning"),
         (["--frozen-layers", "1"], "--frozen-layers is for tuning"),
         (["--tune-seeds", "1", "2"], "--tune-seeds is for tuning"),
-        (["--recipe", "paper", "--states", "x.npz"], "--states teaches the closed form"),
+        (["--recipe", "paper", "--states", "x.npz"], "--states teaches a distribution"),
     ],
 )
 def test_arguments_that_would_do_nothing_are_refused(

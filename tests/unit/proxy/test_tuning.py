@@ -21,11 +21,13 @@ from ssjf_tools.proxy import train  # noqa: E402
 from ssjf_tools.proxy.artifact import ProxyArtifact  # noqa: E402
 from ssjf_tools.proxy.bins import fit_bins  # noqa: E402
 from ssjf_tools.proxy.data import LabelledPrompt, Sample, flatten  # noqa: E402
-from ssjf_tools.proxy.fit import Inputs  # noqa: E402
+from ssjf_tools.proxy.fit import FitSettings, Inputs  # noqa: E402
 from ssjf_tools.proxy.graph import build_feature_graph, build_graph  # noqa: E402
 from ssjf_tools.proxy.metrics import kendall_tau_b  # noqa: E402
 from ssjf_tools.proxy.network import ProxyNetwork  # noqa: E402
 from ssjf_tools.proxy.objectives import OBJECTIVES, Targets  # noqa: E402
+from ssjf_tools.proxy.taught import TAUGHT, holdout_taught, tune_taught  # noqa: E402
+from ssjf_tools.proxy.teacher import Teacher  # noqa: E402
 from ssjf_tools.proxy.trainer import PAPER, TuneSettings, network_outputs  # noqa: E402
 from ssjf_tools.proxy.training_set import TrainingSet  # noqa: E402
 from ssjf_tools.proxy.tuning import adapter_of, frozen_states, outputs_of, tune  # noqa: E402
@@ -191,6 +193,35 @@ def test_an_encoder_by_path_is_tuned_saved_whole_and_loads_again(tmp_path: Path)
     (holdout,) = artifact.metadata.raw["training"]["fine_tuning"]["holdout"]
     assert holdout["tuned"]["kendall_tau_b"] > 0.3
     assert artifact.onnx_model().graph.output[0].name == "length_distribution"
+
+
+def test_a_teacher_tunes_the_encoder_with_prompts_that_nobody_measured(data: TrainingSet, tmp_path: Path) -> None:
+    kinds = np.array([int(prompt.text[1]) for prompt in data.prompts])
+    states = np.eye(4)[kinds] + np.random.default_rng(1).normal(0, 0.05, (COUNT, 4))
+    measured, others = data.prompts[:70], data.prompts[70:]
+    lesson = replace(
+        data,
+        prompts=measured,
+        labels=flatten(measured),
+        others=others,
+        teacher=Teacher(Inputs(states), np.arange(70, COUNT)),
+    )
+    settings = TuneSettings(**{**TAUGHT, "encoder_rate": 1e-3})
+    figures = holdout_taught(lesson, 0.3, settings, FitSettings(), tmp_path / "holdout")
+    assert figures["tuned"]["kendall_tau_b"] > 0.5
+    assert figures["frozen"]["kendall_tau_b"] > 0
+    assert figures["hashed_ngram_ridge"] > 0.3
+    taught = tune_taught(lesson, np.arange(70), settings, FitSettings(), tmp_path / "all")
+    name = "encoder.layer.1.output.dense.weight"
+    assert not np.array_equal(taught.weights[name], WEIGHTS[name])
+    graph = build_graph(SPEC, taught.weights, taught.head)
+    ids, mask = data.encoder.encode([prompt.text for prompt in others])
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
+    (shares,) = session.run(["length_distribution"], {"input_ids": ids, "attention_mask": mask})
+    served = replace(lesson, inputs=taught.inputs).predict(taught.head, np.arange(70, COUNT))
+    assert np.abs(shares - served).max() < 1e-4
+    with pytest.raises(ValueError, match="needs --states"):
+        tune_taught(data, np.arange(COUNT), settings, FitSettings(), tmp_path / "none")
 
 
 def test_the_adapter_of_the_packaged_encoder_is_what_tuning_changed(data: TrainingSet, tmp_path: Path) -> None:
