@@ -41,7 +41,7 @@ class Exported:
 
 
 def export_proxy(trained: Path, folder: Path, prompts: Sequence[str]) -> Exported:
-    """Fill `folder` from the trained proxy in `trained` (proxy.json, head.npz). Raises ProxyError or ValueError."""
+    """Fill `folder` from the trained proxy in `trained` (proxy.json, head.npz …). Raises ProxyError or ValueError."""
     if len(prompts) < FEWEST_PROMPTS:
         raise ValueError(f"{len(prompts)} prompts; expected at least {FEWEST_PROMPTS} to compare rankings")
     folder.mkdir(parents=True, exist_ok=True)

@@ -98,7 +98,8 @@ def _report(figures: dict[str, Any], options: argparse.Namespace, seen: bool) ->
     if seen:
         print(
             "NOTE: the proxy was trained on these lengths, so these are no held-out figures; "
-            "those are in its proxy.json under training.cross_validation."
+            "those are in its proxy.json under training.fine_tuning.holdout if its encoder was tuned, else under "
+            "training.cross_validation."
         )
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)

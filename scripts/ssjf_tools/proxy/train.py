@@ -140,7 +140,8 @@ def _train(options: argparse.Namespace) -> None:
 def _state(options: argparse.Namespace) -> Path:
     """Where a killed run left its checkpoints: a folder of its own for every set of arguments and contents of files."""
     asked = {name: str(value) for name, value in vars(options).items() if name not in {"out", "threads", "note"}}
-    asked["contents"] = " ".join(file_digest(file) for file in [*options.prompts, *options.lengths])
+    given = [*options.prompts, *options.lengths, *([options.states] if options.states else [])]
+    asked["contents"] = " ".join(file_digest(file) for file in given)
     code = zlib.crc32(json.dumps(asked, sort_keys=True).encode())
     return Path(options.out / f"tuning-{code:08x}")
 

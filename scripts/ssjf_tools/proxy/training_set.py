@@ -38,13 +38,13 @@ class TrainingSet:
     others: Sequence[LabelledPrompt] = ()  # those further prompts
 
     def fit(self, chosen: NDArray[np.int64], settings: FitSettings) -> Head:
-        """A head on the frozen encoder from the chosen prompts."""
+        """A head from the chosen prompts on what `inputs` say, of the frozen encoder unless they were replaced."""
         labels = select(self.labels, chosen)
         lesson = self.teacher.teach(self.inputs, chosen, labels, self.bins, settings) if self.teacher else None
         return fit_head(self.inputs, chosen, labels, self.bins, settings, lesson)
 
     def predict(self, head: Head, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Distributions [chosen, K] of a head on the frozen encoder."""
+        """Distributions [chosen, K] of a head that was fitted on the same `inputs`."""
         added = self.inputs.grams.sums(head.grams)[chosen] if self.inputs.grams and head.grams.size else None
         return head.probabilities(self.inputs.features[chosen], added)
 

@@ -89,3 +89,6 @@ def test_the_committed_files_are_small_and_say_how_they_came_about() -> None:
     training = ProxyArtifact.load(COMMITTED).metadata.raw["training"]
     assert training["data"]["prompts"] > 1000
     assert training["cross_validation"]["kendall_tau_b"] > 0.5
+    holdout = training["fine_tuning"]["holdout"]
+    assert len({run["seed"] for run in holdout}) >= 3
+    assert all(run["tuned"]["kendall_tau_b"] > run["hashed_ngram_ridge"] + 0.05 for run in holdout)
