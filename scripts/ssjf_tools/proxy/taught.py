@@ -30,7 +30,7 @@ from .progress import ProgressLine
 from .scores import score, score_groups, score_scheduling
 from .trainer import TuneData, TuneSettings, tune_network
 from .training_set import TrainingSet
-from .tuning import adapter_of_weights, feature_scale, holdout
+from .tuning import adapter_of, feature_scale, holdout
 
 # What differs from tuning on answers: the word bears more and bolder steps.
 TAUGHT: Mapping[str, Any] = {"epochs": 3, "encoder_rate": 1e-4, "dropout": 0.1}
@@ -64,7 +64,7 @@ def tune_taught(
     told = TuneData(data.rows(places), np.ones(len(places)), views)
     tune_network(network, _VIEWS, told, settings, state)
     tuned = network.encoder_weights()
-    adapter = adapter_of_weights(data, tuned)
+    adapter = adapter_of(data, tuned)
     weights = adapter.apply(data.weights) if adapter else tuned
     inputs = replace(data.inputs, features=_features(data, weights))
     head = fit_head(inputs, chosen, labels, data.bins, replace(fit, taught_ridge=_TUNED_RIDGE), lesson)

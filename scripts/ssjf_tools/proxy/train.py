@@ -201,7 +201,7 @@ def _tuned(
         return ProxyArtifact(document, taught.head, taught.adapter, **_own_encoder(data, taught.weights))
     tuned = tune(data, everything, tuning, settings.smoothing, state / "all")
     document = describe(data, record, frozen=False, first_token=tuning.paper_head)
-    return ProxyArtifact(document, tuned.head, adapter_of(data, tuned), **_own_encoder(data, tuned.weights))
+    return ProxyArtifact(document, tuned.head, adapter_of(data, tuned.weights), **_own_encoder(data, tuned.weights))
 
 
 def _own_encoder(data: TrainingSet, weights: Weights) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def outputs_of(
 
 def tuned_predictions(data: TrainingSet, tuned: Tuned, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
     """Distributions [chosen, K] of what would be served, the encoder's change cut to its rank."""
-    adapter = adapter_of(data, tuned)
+    adapter = adapter_of(data, tuned.weights)
     weights = adapter.apply(data.weights) if adapter else tuned.weights
     features = pooled_features(
         [data.prompts[index].text for index in chosen],
@@ -112,13 +112,8 @@ def tuned_predictions(data: TrainingSet, tuned: Tuned, chosen: NDArray[np.int64]
     return tuned.head.probabilities(features)
 
 
-def adapter_of(data: TrainingSet, tuned: Tuned) -> Adapter | None:
+def adapter_of(data: TrainingSet, tuned: Weights) -> Adapter | None:
     """What tuning changed in the packaged encoder; none for another encoder, which is stored whole."""
-    return adapter_of_weights(data, tuned.weights)
-
-
-def adapter_of_weights(data: TrainingSet, tuned: Weights) -> Adapter | None:
-    """The same for weights."""
     if data.folder is not None:
         return None
     return Adapter.between(data.weights, {name: tuned[name] for name in tuned if name in data.weights}, RANK)

@@ -227,7 +227,7 @@ def test_a_teacher_tunes_the_encoder_with_prompts_that_nobody_measured(data: Tra
 def test_the_adapter_of_the_packaged_encoder_is_what_tuning_changed(data: TrainingSet, tmp_path: Path) -> None:
     packaged = replace(data, folder=None)
     tuned = tune(packaged, np.arange(COUNT), TuneSettings(epochs=1, encoder_rate=1e-3), 0.3, tmp_path / "state")
-    adapter = adapter_of(packaged, tuned)
+    adapter = adapter_of(packaged, tuned.weights)
     assert adapter is not None
     for name, weight in adapter.apply(WEIGHTS).items():
         assert np.abs(weight - tuned.weights.get(name, weight)).max() < 1e-2
