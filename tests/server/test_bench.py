@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ssjf_client import Client
 from ssjf_tools.bench.live.__main__ import main as bench
 from ssjf_tools.bench.live.calibrate import calibrate
+from ssjf_tools.bench.live.record import write_record
 from ssjf_tools.bench.live.target import running_target
 from ssjf_tools.serve.throwaway import Throwaway
 
@@ -40,6 +42,33 @@ def test_arms_on_a_running_server(server: Throwaway, client: Client, tmp_path: P
 
     after = client.status(server.token)
     assert (after.policy, after.limits) == (before.policy, before.limits)
+
+
+def test_what_is_complete_outlives_an_interruption(
+    server: Throwaway,
+    client: Client,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = client.status(server.token)
+    prompts, out = tmp_path / "prompts.jsonl", tmp_path / "out.json"
+    prompts.write_text('{"prompt": "Name a colour.", "max_tokens": 4}\n')
+
+    def write_twice(path: Path, record: dict[str, Any]) -> None:
+        if record["settings"]["repeats"] == 2:
+            raise KeyboardInterrupt  # Ctrl-C in the second repeat, at its last moment
+        write_record(path, record)
+
+    monkeypatch.setattr("ssjf_tools.bench.live.__main__.write_record", write_twice)
+    where = ["--url", server.grpc_url, "--token", server.token, "--prompts", str(prompts), "--arrivals", "burst"]
+    assert bench([*where, "--requests", "3", "--repeats", "3", "--policies", "fcfs,ssjf", "--json", str(out)]) == 130
+    assert f"1 of 3 repeats were complete: {out}" in capsys.readouterr().err
+    kept = json.loads(out.read_text())
+    assert kept["settings"]["repeats"] == 1
+    assert [(run["policy"], run["repeat"]) for run in kept["runs"]] == [("fcfs", 0), ("ssjf", 0)]
+    assert [row["requests"] for row in kept["rows"]] == [3, 3]
+    assert client.status(server.token).policy == before.policy
 
 
 def test_calibration(server: Throwaway) -> None:

@@ -61,6 +61,18 @@ def test_command(measurement: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert [one["policy"] for one in json.loads(out.read_text())] == ["fcfs", "ssjf", "sjf-oracle"]
 
 
+def test_a_record_replaces_the_one_before_and_follows_no_link(tmp_path: Path) -> None:
+    path, link = tmp_path / "new" / "run.json", tmp_path / "link.json"
+    for rate in (1, 2):
+        write_record(path, {"rate": rate})
+    assert json.loads(path.read_text()) == {"rate": 2}
+    link.symlink_to(path)  # as /dev/stdout is one
+    write_record(link, {"rate": 3})
+    assert link.is_symlink()
+    assert json.loads(path.read_text()) == {"rate": 3}
+    assert [each.name for each in path.parent.iterdir()] == ["run.json"]
+
+
 def test_unknown_times_survive_a_record(measurement: Path) -> None:
     content = json.loads(measurement.read_text())
     content["runs"][0]["columns"]["end_s"][2] = None

@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 
 from rich.console import Console
@@ -20,7 +21,7 @@ from ssjf_tools.bench.live.experiment import Outcome, Settings, measure
 from ssjf_tools.bench.live.options import parser, refuse_unused, settings_of
 from ssjf_tools.bench.live.page import write_page
 from ssjf_tools.bench.live.prompts import Prompt, load_prompts
-from ssjf_tools.bench.live.record import as_record, read_record, write_record
+from ssjf_tools.bench.live.record import as_record, can_rewrite, read_record, write_record
 from ssjf_tools.bench.live.report import show
 from ssjf_tools.bench.live.target import Target, running_target
 from ssjf_tools.bench.streams import StreamClient
@@ -50,37 +51,55 @@ def main(arguments: list[str] | None = None) -> int:
     except (ClientError, RuntimeError, ServerDidNotStart) as error:
         print(f"scripts/bench: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 def _measure(target: Target, prompts: list[Prompt], settings: Settings, chosen: argparse.Namespace) -> int:
-    outcome = _with_progress(target, prompts, settings)
-    record = as_record(outcome)
-    show(record)
-    if chosen.json is not None:
-        write_record(chosen.json, record)
+    kept = 0
+
+    def keep(outcome: Outcome) -> None:
+        nonlocal kept
+        record, last = as_record(outcome), outcome.settings.repeats == settings.repeats
+        if chosen.json is not None and (last or can_rewrite(chosen.json)):
+            write_record(chosen.json, record)
+        if chosen.html is not None and (last or can_rewrite(chosen.html)):
+            write_page(chosen.html, record, outcome)
+        kept = outcome.settings.repeats
+
+    try:
+        outcome = _with_progress(target, prompts, settings, keep)
+    except BaseException:
+        _say_what_is_kept(kept, settings, chosen)
+        raise
+    show(as_record(outcome))
     if chosen.html is not None:
-        write_page(chosen.html, record, outcome)
         print(f"page: {chosen.html}")
     return 0
 
 
-def _with_progress(target: Target, prompts: list[Prompt], settings: Settings) -> Outcome:
+def _say_what_is_kept(repeats: int, settings: Settings, chosen: argparse.Namespace) -> None:
+    files = [str(path) for path in (chosen.json, chosen.html) if path is not None]
+    if repeats and files:
+        print(f"{repeats} of {settings.repeats} repeats were complete: {' and '.join(files)}", file=sys.stderr)
+
+
+def _with_progress(
+    target: Target, prompts: list[Prompt], settings: Settings, keep: Callable[[Outcome], None]
+) -> Outcome:
     if not sys.stderr.isatty():
         line = ProgressLine("measured", "requests")
-        return asyncio.run(measure(target, prompts, settings, lambda _what, done, total: line(done, total)))
+        return asyncio.run(measure(target, prompts, settings, lambda _what, done, total: line(done, total), keep))
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=None)
-        return asyncio.run(
-            measure(
-                target,
-                prompts,
-                settings,
-                lambda what, done, total: bar.update(task, description=what, completed=done, total=total),
-            )
-        )
+
+        def progress(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total)
+
+        return asyncio.run(measure(target, prompts, settings, progress, keep))
 
 
 def _calibrate(target: Target, chosen: argparse.Namespace) -> int:

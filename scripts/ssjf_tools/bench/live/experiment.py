@@ -118,10 +118,15 @@ def chosen_prompts(prompts: Sequence[Prompt], settings: Settings) -> list[Prompt
 
 
 async def measure(
-    target: Target, prompts: Sequence[Prompt], settings: Settings, progress: Callable[[str, int, int], None]
+    target: Target,
+    prompts: Sequence[Prompt],
+    settings: Settings,
+    progress: Callable[[str, int, int], None],
+    keep: Callable[[Outcome], None],
 ) -> Outcome:
     """The first pass, then every arm in every repeat. `progress`: what is running, requests done and in total.
 
+    `keep` gets what is there after each repeat (a run can take hours, and may be cut off); nothing is asked meanwhile.
     Raises RuntimeError when requests fail that must not, InputError and ValueError for a wrong trace or process, or for
     the arm `direct` on a server without the engine for it.
     """
@@ -139,13 +144,15 @@ async def measure(
         seeds = range(settings.seed, settings.seed + settings.repeats)
         plans = [make_plan(len(kept), settings.requests, process, settings.trace, seed) for seed in seeds]
         course = _Course(target, settings, asker, control, [questions[place] for place in first.answered], first.truth)
-        runs = [
-            await course.run(arm, repeat, plan, count)
-            for repeat, plan in enumerate(plans)
-            for arm in _rotated(settings.arms, repeat)
-        ]
+        runs: list[ArmRun] = []
+        for repeat, plan in enumerate(plans):
+            runs += [await course.run(arm, repeat, plan, count) for arm in _rotated(settings.arms, repeat)]
+            refused = len(chosen) - len(kept)
+            done = replace(settings, repeats=repeat + 1)
+            outcome = Outcome(done, target, kept, first, rate, plans[: repeat + 1], list(runs), refused)
+            keep(outcome)
     await asker.close()
-    return Outcome(settings, target, kept, first, rate, plans, runs, len(chosen) - len(kept))
+    return outcome
 
 
 @dataclass(frozen=True, slots=True)

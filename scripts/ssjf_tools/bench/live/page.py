@@ -11,6 +11,7 @@ import numpy as np
 
 from ssjf_tools.bench.live.asking import DIRECT, Run
 from ssjf_tools.bench.live.experiment import ArmRun, Outcome
+from ssjf_tools.bench.live.record import write_whole
 from ssjf_tools.bench.live.report import DETAILS, TIMES, headline, rows_as_text
 from ssjf_tools.bench.live.svg import Axis, Series, legend, plot
 from ssjf_tools.simulate.tables import Column
@@ -37,8 +38,7 @@ figcaption { font-size: .85rem; opacity: .8; }
 
 def write_page(path: Path, record: Mapping[str, Any], outcome: Outcome) -> None:
     """Write the page, making the folder where needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(record, outcome), encoding="utf-8")
+    write_whole(path, page(record, outcome))
 
 
 def page(record: Mapping[str, Any], outcome: Outcome) -> str:

@@ -62,9 +62,24 @@ def as_record(outcome: Outcome) -> dict[str, Any]:
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Write it, making the folder where needed."""
+    """Write it, making the folder where needed; see write_whole."""
+    write_whole(path, json.dumps(record) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file, making the folder where needed. One of that name is replaced as a whole, or stays as it is."""
+    if not can_rewrite(path):
+        path.write_text(text, encoding="utf-8")
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record) + "\n", encoding="utf-8")
+    beside = path.with_name(f"{path.name}.part")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
+
+
+def can_rewrite(path: Path) -> bool:
+    """Whether it is free or an ordinary file. Others (/dev/stdout, a pipe of the shell) take what they get once."""
+    return not path.is_symlink() and (path.is_file() or not path.exists())
 
 
 @dataclass(frozen=True, slots=True)
