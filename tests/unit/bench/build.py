@@ -16,28 +16,28 @@ from ssjf_tools.simulate.workload import ArrivalProcess
 TOKEN_S = 0.1
 
 
-def make_run(arrival: list[float], start: list[float], tokens: list[int]) -> Run:
-    """Requests that wait from arrival to start, then get a token every tenth of a second."""
+def make_run(arrival: list[float], start: list[float], tokens: list[int], token_s: float = TOKEN_S) -> Run:
+    """Requests that wait from arrival to start, then get a token every tenth of a second, or at another pace."""
     begun, lengths = np.array(start), np.array(tokens, dtype=np.float64)
     return Run(
         arrival_s=np.array(arrival),
-        first_s=begun + TOKEN_S,
-        end_s=begun + TOKEN_S * lengths,
+        first_s=begun + token_s,
+        end_s=begun + token_s * lengths,
         queue_s=begun - np.array(arrival),
-        longest_gap_s=np.full(len(tokens), TOKEN_S),
+        longest_gap_s=np.full(len(tokens), token_s),
         output_tokens=lengths,
         prompt_tokens=np.full(len(tokens), 5.0),
         predicted_tokens=lengths + 1,
     )
 
 
-def one_slot(arrival: list[float], tokens: list[int], order: list[int]) -> Run:
+def one_slot(arrival: list[float], tokens: list[int], order: list[int], token_s: float = TOKEN_S) -> Run:
     """A machine with one slot that serves requests in this order."""
     start, now = [0.0] * len(tokens), 0.0
     for place in order:
         start[place] = max(now, arrival[place])
-        now = start[place] + TOKEN_S * tokens[place]
-    return make_run(arrival, start, tokens)
+        now = start[place] + token_s * tokens[place]
+    return make_run(arrival, start, tokens, token_s)
 
 
 def make_outcome(runs: list[tuple[str, int, Run]], tokens: list[int]) -> Outcome:

@@ -12,6 +12,7 @@ import pytest
 from ssjf_tools.bench.live.__main__ import main
 from ssjf_tools.bench.live.against import agreements
 from ssjf_tools.bench.live.calibrate import batch_sizes, fitted_line, write_service
+from ssjf_tools.bench.live.one_speed import gains
 from ssjf_tools.bench.live.record import as_record, read_record, write_record
 from ssjf_tools.simulate.service import ServiceModel, read_service
 from ssjf_tools.simulate.tables import InputError
@@ -59,6 +60,52 @@ def test_command(measurement: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["--against-simulator", str(measurement), "--service", str(service), "--json", str(out)]) == 0
     assert "sjf-oracle" in capsys.readouterr().out
     assert [one["policy"] for one in json.loads(out.read_text())] == ["fcfs", "ssjf", "sjf-oracle"]
+
+
+def on_changing_machines(path: Path, *policies: str) -> Path:
+    """Two repeats; in the second the machine took twice as long under fcfs, half as long under the others."""
+    runs = []
+    for repeat, (baseline_s, other_s) in enumerate([(TOKEN_S, TOKEN_S), (2 * TOKEN_S, 0.5 * TOKEN_S)]):
+        for policy in policies:
+            order, token_s = ([0, 1, 2, 3], baseline_s) if policy == "fcfs" else ([0, 1, 3, 2], other_s)
+            runs.append((policy, repeat, one_slot(ARRIVALS, TOKENS, order, token_s)))
+    write_record(path, as_record(make_outcome(runs, TOKENS)))
+    return path
+
+
+def test_gains_at_one_speed_are_those_of_the_order_alone(tmp_path: Path) -> None:
+    path = on_changing_machines(tmp_path / "run.json", "fcfs", "ssjf", "sjf-oracle")
+    first, own, best = gains(read_record(path), EXACT)
+    means = {}
+    for token_s in (TOKEN_S, 2 * TOKEN_S):
+        for policy, order in (("fcfs", [0, 1, 2, 3]), ("ssjf", [0, 1, 3, 2])):
+            run = one_slot(ARRIVALS, TOKENS, order, token_s)
+            means[policy, token_s] = float((run.end_s - run.arrival_s).mean())
+    expected = [means["ssjf", token_s] / means["fcfs", token_s] - 1 for token_s in (TOKEN_S, 2 * TOKEN_S)]
+    assert first.one_speed_vs_fcfs == 0
+    assert own.ci95_one_speed_vs_fcfs is not None
+    assert own.ci95_one_speed_vs_fcfs[0] < min(expected) < max(expected) < own.ci95_one_speed_vs_fcfs[1]
+    assert sum(own.ci95_one_speed_vs_fcfs) == pytest.approx(sum(expected), abs=1e-3)
+    assert own.one_speed_mean_s == pytest.approx((means["ssjf", TOKEN_S] + means["ssjf", 2 * TOKEN_S]) / 2, rel=1e-3)
+    assert own.live_vs_fcfs < own.one_speed_vs_fcfs - 0.3
+    assert own.share_of_oracle_gain == best.share_of_oracle_gain == pytest.approx(1.0)
+
+
+def test_gains_need_fcfs_and_tell_an_oracle_that_was_not_measured(tmp_path: Path) -> None:
+    assert gains(read_record(on_changing_machines(tmp_path / "alone.json", "ssjf", "sjf-oracle")), EXACT) == []
+    _, own = gains(read_record(on_changing_machines(tmp_path / "two.json", "fcfs", "ssjf")), EXACT)
+    assert own.share_of_oracle_gain is None
+
+
+def test_command_at_own_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = on_changing_machines(tmp_path / "run.json", "fcfs", "ssjf")
+    service, out = tmp_path / "service.json", tmp_path / "out.json"
+    write_service(service, EXACT)
+    options = ["--against-simulator", str(path), "--service", str(service), "--own-speed", "--json", str(out)]
+    assert main(options) == 0
+    assert "at one speed" in capsys.readouterr().out
+    assert [one["policy"] for one in json.loads(out.read_text())] == ["fcfs", "ssjf"]
+    assert all("one_speed_vs_fcfs" in one and "live_p90_s" in one for one in json.loads(out.read_text()))
 
 
 def test_a_record_replaces_the_one_before_and_follows_no_link(tmp_path: Path) -> None:

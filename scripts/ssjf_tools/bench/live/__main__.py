@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ssjf_client import ClientError
-from ssjf_tools.bench.live import against
+from ssjf_tools.bench.live import against, one_speed
 from ssjf_tools.bench.live.calibrate import calibrate, write_service
 from ssjf_tools.bench.live.engine import chosen_chunk, engine_parameters
 from ssjf_tools.bench.live.experiment import Outcome, Settings, measure
@@ -134,8 +134,11 @@ def _compare_with_simulator(chosen: argparse.Namespace) -> int:
     record, model = read_record(chosen.against_simulator), read_service(chosen.service)
     found = against.agreements(record, model, chosen.own_speed)
     against.show(found, chosen.own_speed)
+    gains = {one.policy: one for one in one_speed.gains(record, model)} if chosen.own_speed else {}
+    one_speed.show(list(gains.values()))
     if chosen.json is not None:
-        chosen.json.write_text(json.dumps([asdict(one) for one in found], indent=1) + "\n", encoding="utf-8")
+        rows = [asdict(one) | (asdict(gains[one.policy]) if one.policy in gains else {}) for one in found]
+        chosen.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

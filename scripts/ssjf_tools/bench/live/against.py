@@ -103,40 +103,50 @@ def stretched(model: ServiceModel, factor: float) -> ServiceModel:
     return replace(model, base_s=model.base_s * factor, prefill_s=model.prefill_s * factor, steps=steps)
 
 
-def _simulated(one: RecordedRun, record: Record, model: ServiceModel, clock: Clock | None) -> Timeline:
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine as it was during one run: its clock, and a factor on all times of the calibration."""
+
+    clock: Clock
+    factor: float
+
+    @property
+    def slowness(self) -> tuple[float, float]:
+        """The least and the most of the calibrated time that a step took in any window."""
+        return min(self.clock.factors) * self.factor, max(self.clock.factors) * self.factor
+
+
+def machine_of(one: RecordedRun, record: Record, model: ServiceModel) -> Machine:
+    """See agreements. How many run at once depends on the speed, so it is found in some rounds."""
+    live_s = float(np.nanmean(one.run.end_s - one.run.arrival_s - one.run.queue_s))
+    machine = Machine(clock_of(one.run, model), 1.0)
+    for _ in range(_SPEED_ROUNDS):
+        timeline = simulated(one, record, model, machine)
+        factor = machine.factor * live_s / float((timeline.completion_s - timeline.wait_s).mean())
+        machine = replace(machine, factor=factor)
+    return machine
+
+
+def simulated(one: RecordedRun, record: Record, model: ServiceModel, machine: Machine | None = None) -> Timeline:
+    """A run's requests under its policy, on this machine; None: exactly the calibrated one."""
+    clock = None if machine is None else machine.clock
+    model = model if machine is None else stretched(model, machine.factor)
     setup = Setup("continuous", record.max_inflight, model, prior_tokens=one.prior_tokens, clock=clock)
     arm = Arm(one.policy, one.policy, record.max_wait_s)
     return simulate(request_set(one.run), arm, _PREDICTOR, setup, one.repeat)
 
 
-def _at_own_speed(one: RecordedRun, record: Record, model: ServiceModel) -> tuple[Timeline, tuple[float, float]]:
-    """See agreements. How many run at once depends on the speed, so it is found in some rounds."""
-    clock = clock_of(one.run, model)
-    live_s = float(np.nanmean(one.run.end_s - one.run.arrival_s - one.run.queue_s))
-    factor = 1.0
-    for _ in range(_SPEED_ROUNDS):
-        timeline = _simulated(one, record, stretched(model, factor), clock)
-        factor *= live_s / float((timeline.completion_s - timeline.wait_s).mean())
-    slowness = min(clock.factors) * factor, max(clock.factors) * factor
-    return _simulated(one, record, stretched(model, factor), clock), slowness
-
-
 def _agreement(runs: Sequence[RecordedRun], record: Record, model: ServiceModel, own_speed: bool) -> Agreement:
-    live, simulated = [], []
-    extremes: list[float] = []
-    for one in runs:
-        if own_speed:
-            timeline, slowness = _at_own_speed(one, record, model)
-            extremes += slowness
-        else:
-            timeline = _simulated(one, record, model, None)
-        simulated.append(timeline.completion_s)
-        live.append((one.run.end_s - one.run.arrival_s)[one.run.ok])
+    machines = [machine_of(one, record, model) if own_speed else None for one in runs]
+    pairs = zip(runs, machines, strict=True)
+    times = [simulated(one, record, model, machine).completion_s for one, machine in pairs]
+    live = [(one.run.end_s - one.run.arrival_s)[one.run.ok] for one in runs]
+    extremes = [share for machine in machines if machine is not None for share in machine.slowness]
     return Agreement(
         runs[0].policy,
-        fmean(float(times.mean()) for times in live),
-        fmean(float(times.mean()) for times in simulated),
-        fmean(float(np.percentile(times, 90)) for times in live),
-        fmean(float(np.percentile(times, 90)) for times in simulated),
+        fmean(float(each.mean()) for each in live),
+        fmean(float(each.mean()) for each in times),
+        fmean(float(np.percentile(each, 90)) for each in live),
+        fmean(float(np.percentile(each, 90)) for each in times),
         (min(extremes), max(extremes)) if extremes else None,
     )

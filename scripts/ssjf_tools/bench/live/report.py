@@ -42,7 +42,7 @@ TIMES: dict[str, Callable[[Row], str]] = {
     "p90": lambda row: seconds(row["p90_jct_s"]),
     "p99": lambda row: seconds(row["p99_jct_s"]),
     "against fcfs": lambda row: against(row, "mean_jct_vs_fcfs"),
-    "by blocks": lambda row: _interval(row["ci95_blocks_mean_jct_vs_fcfs"]),
+    "by blocks": lambda row: interval(row["ci95_blocks_mean_jct_vs_fcfs"]),
     "of oracle's gain": lambda row: share(row["share_of_oracle_gain"]),
     "longest wait": lambda row: seconds(row["max_wait_s"]),
     "tokens/s": lambda row: f"{row['tokens_per_s']:.1f}",
@@ -95,7 +95,8 @@ def headline(record: Mapping[str, Any]) -> str:
     return f"{asked}, {settings['max_inflight']} slots. Capacity {speed}; answers of {answers}.{refused}"
 
 
-def _interval(value: tuple[float, float] | None) -> str:
+def interval(value: tuple[float, float] | None) -> str:
+    """Of fractions, in percent; a dash for None."""
     return "–" if value is None else f"{100 * value[0]:.1f} to {100 * value[1]:.1f} %"
 
 
