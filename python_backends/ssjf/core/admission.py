@@ -12,6 +12,7 @@ from ssjf.core.settings import CoreSettings
 # An answer that outgrew its prediction reserves this much more than it has, so that it need not be corrected at
 # every token and the engine has room for the next ones.
 _HEADROOM = 1.25
+_UNLIMITED = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +52,18 @@ class Admission:
     def __init__(self, settings: CoreSettings):
         self.settings = settings
         self.tokens = 0
-        self._running: dict[int, Running] = {}
+        # By id: to be read by everyone, to be changed by this class.
+        self.running: dict[int, Running] = {}
 
     def __len__(self) -> int:
-        return len(self._running)
+        return len(self.running)
 
     def __contains__(self, job_id: int) -> bool:
-        return job_id in self._running
+        return job_id in self.running
 
     def free_slots(self) -> int:
         """How many jobs may start now by the batching mode, KV tokens aside."""
-        settings, inflight = self.settings, len(self._running)
+        settings, inflight = self.settings, len(self.running)
         if settings.batching == "continuous":
             return settings.max_inflight + settings.over_dispatch - inflight  # below 0 after a limit was lowered
         if inflight:
@@ -71,12 +73,12 @@ class Admission:
     def room(self, share: float = 1.0) -> float:
         """KV tokens of `share` of the budget that may still be reserved; below 0 when answers outgrew predictions."""
         budget = self.settings.max_inflight_tokens
-        if budget is None or not self._running:
-            return math.inf
+        if budget is None or not self.running:
+            return _UNLIMITED
         return budget * share - self.tokens
 
     def start(self, job: Job, work: float, now: float) -> None:
-        self._running[job.job_id] = Running(job, job.kv_tokens, work, now)
+        self.running[job.job_id] = Running(job, job.kv_tokens, work, now)
         self.tokens += job.kv_tokens
 
     def grow(self, job_id: int, output_tokens: int, now: float) -> None:
@@ -94,13 +96,13 @@ class Admission:
     def get(self, job_id: int) -> Running:
         """The running job. Raises UnknownJob."""
         try:
-            return self._running[job_id]
+            return self.running[job_id]
         except KeyError:
             raise UnknownJob(job_id, "running") from None
 
     def end(self, job_id: int) -> Running:
         """Free the job's slot and tokens. Raises UnknownJob."""
-        running = self._running.pop(job_id, None)
+        running = self.running.pop(job_id, None)
         if running is None:
             raise UnknownJob(job_id, "running")
         self.tokens -= running.reserved

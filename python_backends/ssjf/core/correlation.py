@@ -10,11 +10,14 @@ def kendall_tau_b(first: NDArray[np.float64], second: NDArray[np.float64]) -> fl
     """Kendall's τ_b of two vectors [n], from -1 to 1, corrected for ties; None if either is constant.
 
     Compares all pairs, O(n²) time and memory: for the few hundred values here, matrices of single bytes beat the
-    O(n log n) algorithm (0.1 ms for 256).
+    O(n log n) algorithm (0.1 ms for 256). In single precision, which takes half as long; closer values are ties.
     """
-    first_less = np.less.outer(first, first)
-    second_less = np.less.outer(second, second)
+    first, second = first.astype(np.float32), second.astype(np.float32)
+    first_less = first[:, None] < first
+    second_less = second[:, None] < second
+    untied_first, untied_second = np.count_nonzero(first_less), np.count_nonzero(second_less)
+    if not untied_first or not untied_second:
+        return None
     concordant = np.count_nonzero(first_less & second_less)
-    discordant = np.count_nonzero(first_less & np.greater.outer(second, second))
-    untied = float(np.count_nonzero(first_less)) * float(np.count_nonzero(second_less))
-    return (concordant - discordant) / untied**0.5 if untied else None
+    discordant = np.count_nonzero(first_less & (second[:, None] > second))
+    return float((concordant - discordant) / (float(untied_first) * float(untied_second)) ** 0.5)

@@ -81,9 +81,10 @@ class FairShare:
 
     def _set(self, tenant: str, served: float) -> None:
         self._served[tenant] = served
-        if len(self._present) > 1 and tenant in self._present:
+        present = self._present
+        if len(present) > 1 and tenant in present:
             heappush(self._turns, (served, tenant))
-            if len(self._turns) > 4 * len(self._present) + 64:
+            if len(self._turns) > 4 * len(present) + 64:
                 self._rebuild_turns()
 
     def _is_live(self, turn: tuple[float, str]) -> bool:

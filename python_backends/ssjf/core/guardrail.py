@@ -32,12 +32,12 @@ class Guardrail:
 
     def observe(self, predicted: float, actual: float) -> bool:
         """Take one finished answer, lengths in tokens of one sequence. True if `fallen` changed."""
-        settings = self._settings
-        place = self._seen % settings.guardrail_window
+        settings, seen = self._settings, self._seen
+        place = seen % settings.guardrail_window
         self._predicted[place] = predicted
         self._actual[place] = actual
-        self._seen += 1
-        if self._seen < settings.guardrail_min_answers or self._seen % settings.guardrail_every:
+        self._seen = seen = seen + 1
+        if seen % settings.guardrail_every or seen < settings.guardrail_min_answers:
             return False
         return self._judge()
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+# Binary digits of a predicted length; what is longer counts as the longest.
+MOST_DIGITS = 32
+
 PredictionSource = Literal["proxy", "prior", "client"]
 
 
@@ -34,7 +37,8 @@ class Job:
     hint, used by `sjf-oracle` alone. `size_bytes`: what the waiting request holds in memory.
 
     `predicted_tokens` and `tail_tokens` are the prediction clamped to [`min_tokens`, `max_tokens`]: the only place
-    where that happens.
+    where that happens. `predicted_work` is that of all sequences, without the prefill; `digits` the length's binary
+    digits, its order of magnitude.
     """
 
     job_id: int
@@ -51,14 +55,22 @@ class Job:
     expected_tokens: float | None = None
     size_bytes: int = 0
     predicted_tokens: float = field(init=False)
-    tail_tokens: float = field(init=False)
+    predicted_work: float = field(init=False)
+    digits: int = field(init=False)
     kv_tokens: int = field(init=False)
     requeued: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
-        self.predicted_tokens = self.clamp(self.prediction.mean)
-        self.tail_tokens = self.clamp(self.prediction.tail_mean)
-        self.kv_tokens = self.prompt_tokens + self.sequences * int(self.predicted_tokens + 0.5)
+        predicted = self.clamp(self.prediction.mean)
+        self.predicted_tokens = predicted
+        self.predicted_work = predicted * self.sequences
+        self.digits = min(int(predicted).bit_length(), MOST_DIGITS)
+        self.kv_tokens = self.prompt_tokens + self.sequences * int(predicted + 0.5)
+
+    @property
+    def tail_tokens(self) -> float:
+        """The mean of the predicted distribution's upper tail, clamped."""
+        return self.clamp(self.prediction.tail_mean)
 
     def clamp(self, tokens: float) -> float:
         """`tokens` within the request's limits; a prediction that is not a number counts as the longest answer."""

@@ -112,15 +112,28 @@ class ArrivalLine(Ordering):
         return len(self._line)
 
     def add(self, job: Job) -> None:
-        _line_up(self._line, job)
+        line = self._line
+        if not line or line[-1].arrival < job.arrival:
+            line.append(job)
+        else:
+            _line_up(line, job)
 
     def first(self, now: float = 0.0) -> Job | None:
         line, waiting = self._line, self._waiting
         while line:
-            if line[0].job_id in waiting:
-                return line[0]
+            job = line[0]
+            if job.job_id in waiting:
+                return job
             line.popleft()
         return None
+
+    def first_of(self, arrived_by: float) -> Job | None:
+        """The live job that goes first if it arrived by then, else None; it stays."""
+        # Dead entries sort among the live ones, so that the very first tells that nobody came early enough.
+        if not self._line or self._line[0].arrival > arrived_by:
+            return None
+        job = self.first()
+        return job if job is not None and job.arrival <= arrived_by else None
 
     def fitting(self, now: float, room: float, lookahead: int) -> Job | None:
         live = (job for job in self._line if job.job_id in self._waiting)
@@ -194,9 +207,6 @@ def _age(job: Job) -> tuple[float, int]:
 
 def _line_up(line: deque[Job], job: Job) -> None:
     """Insert by arrival, from the end: jobs come in the order in which their predictions were ready, nearly that."""
-    if not line or line[-1].arrival < job.arrival:
-        line.append(job)
-        return
     place = len(line)
     while place and _age(line[place - 1]) > _age(job):
         place -= 1

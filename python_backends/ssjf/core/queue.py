@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from ssjf.core.fairshare import FairShare
-from ssjf.core.job import Job
+from ssjf.core.job import MOST_DIGITS, Job
 from ssjf.core.ordering import KeyedOrder
 from ssjf.core.policies.base import Policy
 from ssjf.core.policies.fcfs import Fcfs
@@ -15,34 +15,25 @@ from ssjf.core.tenant import TenantQueue
 # Empty queues of tenants that are kept for their next job, besides one for each tenant that waits. Tenants' names come
 # from clients, so empty queues must be swept out some time; a sweep is O(tenants), so not each time.
 _IDLE_TENANTS = 64
-# Binary digits of a predicted length; what is longer counts as the longest.
-_SIZES = 33
 
 
 class PriorityClass:
     """The waiting jobs of one priority class, by tenant, with their number and predicted work.
 
-    `by_size`: the work of the jobs whose predicted length has that many binary digits.
+    `by_size`: the work of the jobs whose predicted length has that many binary digits. Sums of floats that come and go:
+    they start anew when the last job has left, so that no rounding errors stay.
     """
 
     def __init__(self, weights: Mapping[str, float]):
         self.tenants: dict[str, TenantQueue] = {}
         self.shares = FairShare(weights)
         self.length = 0
-        self.backlog = 0.0
-        self.by_size = [0.0] * _SIZES
+        self.by_size = [0.0] * (MOST_DIGITS + 1)
 
-    def add(self, job: Job, sign: int) -> None:
-        """A job came (`sign` 1) or left (-1)."""
-        work = sign * job.predicted_tokens * job.sequences
-        self.length += sign
-        self.backlog += work
-        self.by_size[_size_of(job)] += work
-
-    def reset(self) -> None:
-        """The last job has left: no rounding errors stay."""
-        self.backlog = 0.0
-        self.by_size = [0.0] * _SIZES
+    @property
+    def backlog(self) -> float:
+        """Predicted output tokens of all who wait."""
+        return sum(self.by_size)
 
 
 class WaitingQueue:
@@ -60,20 +51,21 @@ class WaitingQueue:
         self.size_bytes = 0
         # Jobs that were taken because they had waited for max_wait_s.
         self.promotions = 0
-        self._jobs: dict[int, Job] = {}
+        # All that waits, by id: to be read by everyone, to be changed by this class.
+        self.jobs: dict[int, Job] = {}
         self._due: dict[int, Job] = {}  # those with a start deadline
         self._deadlines = KeyedOrder(self._due, _deadline)
         self._classes: dict[int, PriorityClass] = {}
         self._urgency: list[int] = []  # priority classes with waiting jobs, most urgent first
 
     def __len__(self) -> int:
-        return len(self._jobs)
+        return len(self.jobs)
 
     def __contains__(self, job_id: int) -> bool:
-        return job_id in self._jobs
+        return job_id in self.jobs
 
     def __iter__(self) -> Iterator[Job]:
-        return iter(self._jobs.values())
+        return iter(self.jobs.values())
 
     @property
     def policy(self) -> Policy:
@@ -108,33 +100,41 @@ class WaitingQueue:
             for tenant in turn:
                 queue = level.tenants[tenant]
                 job = queue.urgent(arrived_by)
-                if job is not None and job.kv_tokens > room:
+                if job is None:
+                    job = queue.best(now, room)
+                elif job.kv_tokens > room:
                     return None
-                job = job or queue.best(now, room)
                 if job is not None:
-                    self.promotions += job.arrival <= arrived_by
+                    if job.arrival <= arrived_by:
+                        self.promotions += 1
                     self._drop(job, level, queue)
                     return job
         return None
 
     def remove(self, job_id: int) -> Job | None:
         """Take a job out of the queue; None if it does not wait."""
-        job = self._jobs.get(job_id)
+        job = self.jobs.get(job_id)
         if job is not None:
             level = self._classes[job.priority_class]
             self._drop(job, level, level.tenants[job.tenant])
         return job
 
     def _drop(self, job: Job, level: PriorityClass, queue: TenantQueue) -> None:
-        del self._jobs[job.job_id]
-        queue.remove(job)
+        del self.jobs[job.job_id]
+        others = queue.remove(job)
         self.size_bytes -= job.size_bytes
-        level.add(job, -1)
+        level.length -= 1
+        level.by_size[job.digits] -= job.predicted_work
         if job.start_deadline is not None:
             del self._due[job.job_id]
             self._deadlines.trim()
-        if not queue:
+        if not others:
             self._leave(level, job)
+
+    @property
+    def has_deadlines(self) -> bool:
+        """Whether any waiting job has a start deadline."""
+        return bool(self._due)
 
     def expire(self, now: float) -> list[Job]:
         """Remove and return the jobs whose start deadline is at `now` or before, the earliest first."""
@@ -164,7 +164,7 @@ class WaitingQueue:
         if level is None or level.shares.present != 1 or not level.tenants.get(job.tenant):
             return urgent
         if self._policy.uses_predictions:
-            return urgent + sum(level.by_size[: _size_of(job)])
+            return urgent + sum(level.by_size[: job.digits])
         return urgent + level.backlog * isinstance(self._policy, Fcfs)
 
     def charge(self, job: Job, work: float) -> None:
@@ -211,12 +211,13 @@ class WaitingQueue:
             queue = level.tenants[job.tenant] = TenantQueue(self._policy, self._budgeted)
         if not queue:
             level.shares.enter(job.tenant)
-        self._jobs[job.job_id] = job
+        self.jobs[job.job_id] = job
         if job.start_deadline is not None:
             self._due[job.job_id] = job
             self._deadlines.add(job)
         self.size_bytes += job.size_bytes
-        level.add(job, 1)
+        level.length += 1
+        level.by_size[job.digits] += job.predicted_work
         return queue
 
     def _leave(self, level: PriorityClass, job: Job) -> None:
@@ -225,15 +226,11 @@ class WaitingQueue:
         if len(level.tenants) > 2 * level.shares.present + _IDLE_TENANTS:
             level.tenants = {tenant: queue for tenant, queue in level.tenants.items() if queue}
         if not level.length:
-            level.reset()
+            level.by_size = [0.0] * (MOST_DIGITS + 1)
             self._urgency.remove(job.priority_class)
 
     def _tenant_queues(self) -> list[TenantQueue]:
         return [queue for level in self._classes.values() for queue in level.tenants.values()]
-
-
-def _size_of(job: Job) -> int:
-    return min(int(job.predicted_tokens).bit_length(), _SIZES - 1)
 
 
 def _deadline(job: Job) -> float:

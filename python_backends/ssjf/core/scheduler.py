@@ -66,10 +66,11 @@ class Scheduler:
         settings, queue = self.settings, self._queue
         if not 0 <= job.priority_class < settings.priority_classes:
             raise InvalidRequest("priority_class", job.priority_class, f"0 to {settings.priority_classes - 1}")
-        if job.job_id in queue or job.job_id in self._admission:
+        if job.job_id in queue.jobs or job.job_id in self._admission.running:
             raise InvalidRequest("job_id", job.job_id, "an id that is not in use")
-        self._check_deadlines(job, now)
-        if len(queue) >= settings.max_queue or queue.size_bytes + job.size_bytes > settings.max_queue_bytes:
+        if job.start_deadline is not None or job.end_deadline is not None:
+            self._check_deadlines(job, now)
+        if len(queue.jobs) >= settings.max_queue or queue.size_bytes + job.size_bytes > settings.max_queue_bytes:
             self._refuse(job)
         queue.push(job)
 
@@ -78,18 +79,22 @@ class Scheduler:
 
         `capacity`: what the engines can take, where that may be less than the limits (one of them is out, say).
         """
-        queue, admission, prefill_weight = self._queue, self._admission, self.settings.prefill_weight
-        expired = queue.expire(now)
-        self.counts.expired += len(expired)
         dispatch: list[Job] = []
+        expired: list[Job] = []
+        queue, admission = self._queue, self._admission
+        if not queue.jobs:
+            return Schedule(dispatch, expired)
+        if queue.has_deadlines:
+            expired = queue.expire(now)
+            self.counts.expired += len(expired)
         slots, share = admission.free_slots(), 1.0
         if capacity is not None:
             slots, share = min(slots, capacity.slots), capacity.share
-        while slots > len(dispatch):
+        while slots > len(dispatch) and queue.jobs:
             job = queue.take(now, admission.room(share))
             if job is None:
                 break
-            work = job.work(job.predicted_tokens, prefill_weight)
+            work = job.predicted_work + self.settings.prefill_weight * job.prompt_tokens
             queue.charge(job, work)
             admission.start(job, work, now)
             dispatch.append(job)
@@ -116,7 +121,7 @@ class Scheduler:
         running = self._admission.end(job_id)
         job = running.job
         length = output_tokens / job.sequences
-        self._queue.correct(job, job.work(length, self.settings.prefill_weight) - running.charged)
+        self._queue.correct(job, output_tokens + self.settings.prefill_weight * job.prompt_tokens - running.charged)
         self.counts.finished += 1
         if learn and not running.cancelled:
             running.output_tokens, running.heard = output_tokens, now
@@ -273,10 +278,10 @@ class Scheduler:
 
     def _learn(self, running: Running, length: float, now: float) -> None:
         self._forecast.learn_service(now - running.started)
-        self._prior.observe(length)
-        job = running.job
+        prior, job = self._prior, running.job
+        prior.observe(length)
         changed = job.prediction.source == "proxy" and self.guardrail.observe(job.predicted_tokens, length)
-        if changed or (self._prior.seen % _RATE_CHECK_EVERY == 0 and self._rate_is_stale()):
+        if changed or (prior.seen % _RATE_CHECK_EVERY == 0 and self._rate_is_stale()):
             self._reorder()
 
     def _rate_is_stale(self) -> bool:

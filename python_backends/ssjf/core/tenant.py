@@ -55,16 +55,18 @@ class TenantQueue:
         self._returned_line.add(job)
         self._returned[job.job_id] = job
 
-    def remove(self, job: Job) -> None:
-        """Take a waiting job out, whatever view it was found in."""
-        if self._returned and self._returned.pop(job.job_id, None) is not None:
+    def remove(self, job: Job) -> bool:
+        """Take a waiting job out, whatever view it was found in. Whether others wait."""
+        waiting, returned = self._waiting, self._returned
+        if returned and returned.pop(job.job_id, None) is not None:
             self._returned_line.trim()
-            return
-        del self._waiting[job.job_id]
-        # A view can only have become half dead after as many removals as there are live jobs.
-        self._removals += 1
-        if self._removals > len(self._waiting) + _TRIM_SLACK:
-            self._trim()
+        else:
+            del waiting[job.job_id]
+            # A view can only have become half dead after as many removals as there are live jobs.
+            self._removals += 1
+            if self._removals > len(waiting) + _TRIM_SLACK:
+                self._trim()
+        return bool(waiting or returned)
 
     def _trim(self) -> None:
         self._removals = 0
@@ -77,8 +79,7 @@ class TenantQueue:
         """The job that no other of this tenant may pass: one that came back, else the oldest if it is overdue."""
         if self._returned:
             return self._returned_line.first()
-        oldest = self._by_age.first()
-        return oldest if oldest is not None and oldest.arrival <= arrived_by else None
+        return self._by_age.first_of(arrived_by)
 
     def oldest_arrival(self) -> float:
         """Arrival of the job that has waited longest; inf if none waits."""

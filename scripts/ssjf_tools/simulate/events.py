@@ -87,60 +87,64 @@ class Simulation:
         self._scheduler = Scheduler(core_settings(arm, setup, seed))
         self._requests = requests
         # Lists: single elements of numpy arrays are slow to get.
-        self._arrivals: list[float] = requests.arrival_s.tolist()
+        self._arrivals: list[float] = [*requests.arrival_s.tolist(), math.inf]
         self._outputs: list[float] = requests.output_tokens.tolist()
-        self._prompts: list[float] = requests.prompt_tokens.tolist()
+        self._output_tokens: list[int] = requests.output_tokens.astype(np.int64).tolist()
+        self._prompt_tokens: list[int] = requests.prompt_tokens.astype(np.int64).tolist()
         self._predictions = make_predictions(requests, predictor)
-        self._longest = int(max(self._outputs)) + 1
+        self._longest = max(self._output_tokens) + 1
         self._tells_truth = arm.policy == ORACLE
-        self._engine = make_engine(setup, self._prompts, self._outputs)
+        self._engine = make_engine(setup, requests.prompt_tokens.tolist(), self._outputs)
         self._budgeted = setup.tokens is not None
-        self._starts = [0.0] * len(requests)
+        self._starts = [math.nan] * len(requests)
         self._ends = [0.0] * len(requests)
-        self._submitted = self._ended = 0
-        self._next_arrival: float = self._arrivals[0]
+        self._submitted = 0
 
     def run(self) -> Timeline:
-        """Go on until every request has ended."""
-        count, engine, now = len(self._arrivals), self._engine, 0.0
-        while self._ended < count:
-            now = min(self._next_arrival, engine.next_event())
-            changed = self._arrive(now) if self._next_arrival == now else self._advance(now)
-            if changed:
-                self._dispatch(now)
+        """Go on until every request has ended. What comes at one moment from one side is decided on together.
+
+        NOTE(speed): one loop over local names; calls of methods of its own took a tenth of the time.
+        """
+        arrivals, lengths, ends = self._arrivals, self._output_tokens, self._ends
+        submit, finish, dispatch = self._scheduler.submit, self._scheduler.finish, self._dispatch
+        advance, next_event = self._engine.advance, self._engine.next_event
+        place, left, now, event = 0, len(self._requests), 0.0, math.inf
+        while left:
+            if arrivals[place] <= event:
+                now = arrivals[place]
+                submit(self._job(place, now), now)
+                self._submitted = place = place + 1
+                changed = arrivals[place] != now
+            else:
+                now, done = event, advance()
+                event = next_event()
+                changed = done is not None and event != now
+                if done is not None:  # else only a prefill ended
+                    finish(done, lengths[done], now)
+                    ends[done] = now
+                    left -= 1
+            if changed and dispatch(now):
+                event = next_event()
         promotions = self._scheduler.snapshot(now).promotions
-        return Timeline(self._requests.arrival_s, np.array(self._starts), np.array(self._ends), promotions)
+        return Timeline(self._requests.arrival_s, np.array(self._starts), np.array(ends), promotions)
 
-    def _arrive(self, now: float) -> bool:
-        """Submit the next request. False if another one comes at the same moment: they are decided on together."""
-        place = self._submitted
+    def _job(self, place: int, now: float) -> Job:
         truth = self._outputs[place] if self._tells_truth else None
-        prompt = int(self._prompts[place])
-        job = Job(place, now, prompt, self._longest, 0, self._predictions[place], expected_tokens=truth)
-        self._scheduler.submit(job, now)
-        self._submitted = place + 1
-        self._next_arrival = self._arrivals[place + 1] if place + 1 < len(self._arrivals) else math.inf
-        return self._next_arrival != now
+        prompt_tokens, prediction = self._prompt_tokens[place], self._predictions[place]
+        return Job(place, now, prompt_tokens, self._longest, 0, prediction, expected_tokens=truth)
 
-    def _advance(self, now: float) -> bool:
-        """Let the engine reach its next event. False if no slot came free, or another one does at the same moment."""
-        done = self._engine.advance()
-        if done is None:
-            return False
-        self._scheduler.finish(done, int(self._outputs[done]), now)
-        self._ends[done] = now
-        self._ended += 1
-        return self._engine.next_event() != now
-
-    def _dispatch(self, now: float) -> None:
+    def _dispatch(self, now: float) -> bool:
+        """Start what the scheduler decides to. Whether the engine was touched."""
         if self._budgeted:
             for place, tokens in self._engine.progress(now):
                 self._scheduler.progress(place, tokens, now)
-        dispatched = [job.job_id for job in self._scheduler.schedule(now).dispatch]
-        if dispatched:
-            for place in dispatched:
+        dispatch = self._scheduler.schedule(now).dispatch
+        if dispatch:
+            places = [job.job_id for job in dispatch]
+            for place in places:
                 self._starts[place] = now
-            self._engine.start(dispatched, now)
+            self._engine.start(places, now)
+        return self._budgeted or bool(dispatch)
 
 
 def make_engine(setup: Setup, prompts: Sequence[float], outputs: Sequence[float]) -> Engine:

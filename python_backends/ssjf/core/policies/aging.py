@@ -24,7 +24,7 @@ class SsjfAging(KeyedPolicy):
         self._prefill_weight = prefill_weight
 
     def key(self, job: Job) -> float:
-        work = job.predicted_tokens * job.sequences + self._prefill_weight * job.prompt_tokens
+        work = job.predicted_work + self._prefill_weight * job.prompt_tokens
         return work + self.rate * job.arrival
 
 

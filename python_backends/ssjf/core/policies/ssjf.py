@@ -21,4 +21,4 @@ class Ssjf(KeyedPolicy):
         self._prefill_weight = prefill_weight
 
     def key(self, job: Job) -> float:
-        return job.predicted_tokens * job.sequences + self._prefill_weight * job.prompt_tokens
+        return job.predicted_work + self._prefill_weight * job.prompt_tokens

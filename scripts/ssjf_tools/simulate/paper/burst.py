@@ -2,8 +2,8 @@
 
 After James-QiuHaoran/LLM-serving-with-proxy-models, model-serving/: a job takes 0.1 s + 0.02 s a token whatever the
 batch. What the paper calls dynamic batching ("static" in its code) is a group that ends with its longest job; with
-continuous batching single slots are refilled. Three things of its code are left out: it rounds arrivals to full seconds
-(here they are a Poisson process), waits some seconds for a group to fill, and promotes jobs that waited 100 s.
+continuous batching single slots are refilled. Jobs arrive at full seconds, a Poisson number at each; starvation.py has
+the rule that promotes the oldest. One thing of its code is left out: it waits some seconds for a group to fill.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from ssjf_tools.simulate.events import Setup, Timeline, simulate
 from ssjf_tools.simulate.experiment import variants
 from ssjf_tools.simulate.metrics import mean_interval
+from ssjf_tools.simulate.paper.starvation import PaperSimulation
 from ssjf_tools.simulate.policies import parse_arm
 from ssjf_tools.simulate.service import PAPER
 from ssjf_tools.simulate.sources import Population
@@ -73,11 +74,11 @@ def _rows_of_mode(population: Population, batching: str, runs: int, seed: int) -
     rows = []
     everything: dict[tuple[str, str | None], list[tuple[_Outcome, _Outcome]]] = {}
     for rate in RATES:
-        process = ArrivalProcess("poisson", float(rate))
+        process = ArrivalProcess("per-second", float(rate))
         sets = [draw(population, process, JOBS, seed + 1000 * rate + run) for run in range(runs)]
         baseline = [_outcome(simulate(requests, arms[0], None, SETUPS[batching])) for requests in sets]
         for arm, predictor in variants(arms[1:], list(population.predicted)):
-            own = [_outcome(simulate(requests, arm, predictor, SETUPS[batching])) for requests in sets]
+            own = [_outcome(PaperSimulation(requests, arm, predictor, SETUPS[batching]).run()) for requests in sets]
             pairs = list(zip(own, baseline, strict=True))
             everything.setdefault((arm.label, predictor), []).extend(pairs)
             rows.append(_row(batching, rate, arm.label, predictor, pairs))
