@@ -7,12 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ssjf_client import Client
 from ssjf_tools.bench.live.__main__ import main as bench
 from ssjf_tools.bench.live.calibrate import calibrate
-from ssjf_tools.bench.live.record import write_record
+from ssjf_tools.bench.live.occupancy import full_tokens_per_s
+from ssjf_tools.bench.live.record import read_outcome, write_record
 from ssjf_tools.bench.live.target import running_target
 from ssjf_tools.serve.throwaway import Throwaway
 
@@ -42,6 +44,23 @@ def test_arms_on_a_running_server(server: Throwaway, client: Client, tmp_path: P
 
     after = client.status(server.token)
     assert (after.policy, after.limits) == (before.policy, before.limits)
+
+
+def test_each_repeat_aims_at_the_load_by_the_speed_of_the_last(
+    server: Throwaway, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts, out = tmp_path / "prompts.jsonl", tmp_path / "out.json"
+    prompts.write_text("".join(f'{{"prompt": "Name {count} colours.", "max_tokens": {count}}}\n' for count in (4, 16)))
+    where = ["--url", server.grpc_url, "--token", server.token, "--max-inflight", "1", "--prompts", str(prompts)]
+    what = ["--requests", "8", "--repeats", "2", "--policies", "fcfs,ssjf", "--load", "3", "--json", str(out)]
+    assert bench([*where, *what]) == 0
+    content, outcome = read_outcome(out)
+    speeds = [full_tokens_per_s(one.run, 1) or 0.0 for one in outcome.runs if one.repeat == 0]
+    first, second = content["settings"]["rates"]
+    assert first == pytest.approx(3 * content["capacity"]["requests_per_s"])
+    assert second == pytest.approx(3 * np.mean(speeds) / content["capacity"]["mean_tokens"], rel=1e-2)
+    assert all(row["realised_load"] > 1 for row in content["rows"])  # three times what the machine can do
+    assert "load" in capsys.readouterr().out
 
 
 def test_what_is_complete_outlives_an_interruption(

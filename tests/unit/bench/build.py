@@ -52,4 +52,4 @@ def make_outcome(runs: list[tuple[str, int, Run]], tokens: list[int]) -> Outcome
     prompts = [Prompt(f"p{at}", f"prompt {at}") for at in range(len(tokens))]
     target = Target("localhost:1", "token", 1, 60.0, own=True)
     made = [ArmRun(arm, repeat, run, arm, 0.5, 20.0) for arm, repeat, run in runs]
-    return Outcome(settings, target, prompts, first, 1.0, [plan] * repeats, made)
+    return Outcome(settings, target, prompts, first, [1.0] * repeats, [plan] * repeats, made)

@@ -104,7 +104,7 @@ def test_who_waits_longer_than_guaranteed() -> None:
 def test_capacity_leaves_out_the_end_when_slots_run_empty() -> None:
     # Two slots, a closed loop of three clients: one slot serves the long answer, the other three short ones.
     run = make_run([0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 1.0, 2.0], [60, 10, 10, 10])
-    found = measured_capacity(run)
+    found = measured_capacity(run, 2)
     # The last request leaves the queue after 2 s; until then each slot has made a token every 0.1 s.
     assert found.tokens_per_s == pytest.approx(20.0, rel=0.1)
     assert found.requests_per_s == pytest.approx(found.tokens_per_s / 22.5)

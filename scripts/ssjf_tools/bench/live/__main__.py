@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ssjf_client import ClientError
-from ssjf_tools.bench.live import against, one_speed
+from ssjf_tools.bench.live import against, one_speed, pooled
 from ssjf_tools.bench.live.calibrate import calibrate, write_service
 from ssjf_tools.bench.live.engine import chosen_chunk, engine_parameters
 from ssjf_tools.bench.live.experiment import Outcome, Settings, measure
@@ -40,6 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
         refuse_unused(chosen)
         if chosen.against_simulator is not None:
             return _compare_with_simulator(chosen)
+        if chosen.pool is not None:
+            return _pool(chosen)
         settings, prompts = settings_of(chosen), load_prompts(chosen.prompts)
         if settings.trace is not None:
             read_trace(settings.trace, 0.0, 0)  # refused before a server is started
@@ -116,6 +118,14 @@ def _calibrate(target: Target, chosen: argparse.Namespace) -> int:
         print(f"a decode step with {size} running: {seconds * 1e3:.1f} ms, {size / seconds:.0f} tokens/s")
     if chosen.json is not None:
         write_service(chosen.json, model)
+    return 0
+
+
+def _pool(chosen: argparse.Namespace) -> int:
+    found = pooled.pool(chosen.pool)
+    pooled.show(found)
+    if chosen.json is not None:
+        write_record(chosen.json, found)
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 
@@ -21,7 +22,8 @@ from ssjf_tools.bench.live.figures import (
     compare,
     run_figures,
 )
-from ssjf_tools.bench.live.first_pass import FirstPass, first_pass
+from ssjf_tools.bench.live.first_pass import Capacity, FirstPass, first_pass
+from ssjf_tools.bench.live.occupancy import full_tokens_per_s, realised_load
 from ssjf_tools.bench.live.plan import Plan, draw_prompts, make_plan
 from ssjf_tools.bench.live.prompts import Prompt
 from ssjf_tools.bench.live.target import Target
@@ -68,13 +70,15 @@ class ArmRun:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """All that was measured. `plans`: one a repeat; `prompts`: those that were asked; `refused`: how many more."""
+    """All that was measured. `plans`, `rates` (requests a second): one a repeat; `prompts`: those that were asked;
+    `refused`: how many more.
+    """
 
     settings: Settings
     target: Target
     prompts: list[Prompt]
     first: FirstPass
-    rate: float | None
+    rates: list[float | None]
     plans: list[Plan]
     runs: list[ArmRun]
     refused: int = 0
@@ -90,23 +94,35 @@ class Outcome:
 
     def rows(self) -> list[dict[str, object]]:
         """One row an arm; see figures.compare."""
+        return rows_of([self])
+
+    def figures(self) -> dict[str, list[Figures]]:
+        """The figures of each arm's runs, in order of the repeats."""
         alone, truth = self.alone_s(), np.array(self.first.truth, dtype=np.float64)
+        slots = self.target.max_inflight
         baseline = {one.repeat: one.run for one in self.of_arm(BASELINE)}
         figures: dict[str, list[Figures]] = {arm: [] for arm in self.settings.arms}
         for one in sorted(self.runs, key=lambda run: run.repeat):
             which = self.plans[one.repeat].prompts
             own = run_figures(one.run, alone[which], self.settings.objective)
             own["kept_lengths"] = float((one.run.output_tokens == truth[which])[one.run.ok].mean())
+            own["realised_load"] = realised_load(one.run, slots) if self.settings.process is not None else None
             if one.repeat in baseline and one.arm != DIRECT:
                 bound = self.target.max_wait_s
                 own["beyond_guarantee"] = float(beyond_guarantee(one.run, baseline[one.repeat], bound))
             figures[one.arm].append(own)
-        rows = compare(figures)
-        for row in rows:
-            runs = [one.run for one in self.of_arm(str(row["policy"]))]
-            same = [baseline[repeat] for repeat in sorted(baseline)]
-            row["ci95_blocks_mean_jct_vs_fcfs"] = block_interval(runs, same) if same else None
-        return rows
+        return figures
+
+
+def rows_of(outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
+    """One row an arm, over all repeats of all measurements, which have the same arms; see figures.compare."""
+    each = [outcome.figures() for outcome in outcomes]
+    rows = compare({arm: [one for figures in each for one in figures[arm]] for arm in outcomes[0].settings.arms})
+    same = [one.run for outcome in outcomes for one in outcome.of_arm(BASELINE)]
+    for row in rows:
+        runs = [one.run for outcome in outcomes for one in outcome.of_arm(str(row["policy"]))]
+        row["ci95_blocks_mean_jct_vs_fcfs"] = block_interval(runs, same) if same else None
+    return rows
 
 
 def chosen_prompts(prompts: Sequence[Prompt], settings: Settings) -> list[Prompt]:
@@ -140,17 +156,19 @@ async def measure(
         questions = await asker.prepare(chosen, settings.max_tokens)
         first = await first_pass(asker, questions, target.max_inflight, settings.seed, count.step)
         kept = [chosen[place] for place in first.answered]
-        process, rate = _paced(settings, first.capacity.requests_per_s)
-        seeds = range(settings.seed, settings.seed + settings.repeats)
-        plans = [make_plan(len(kept), settings.requests, process, settings.trace, seed) for seed in seeds]
+        refused, capacity = len(chosen) - len(kept), first.capacity.requests_per_s
         course = _Course(target, settings, asker, control, [questions[place] for place in first.answered], first.truth)
         runs: list[ArmRun] = []
-        for repeat, plan in enumerate(plans):
-            runs += [await course.run(arm, repeat, plan, count) for arm in _rotated(settings.arms, repeat)]
-            refused = len(chosen) - len(kept)
-            done = replace(settings, repeats=repeat + 1)
-            outcome = Outcome(done, target, kept, first, rate, plans[: repeat + 1], list(runs), refused)
+        plans: list[Plan] = []
+        rates: list[float | None] = []
+        for repeat in range(settings.repeats):
+            process, rate = _paced(settings, capacity)
+            plan = make_plan(len(kept), settings.requests, process, settings.trace, settings.seed + repeat)
+            arms = [await course.run(arm, repeat, plan, count) for arm in _rotated(settings.arms, repeat)]
+            plans, rates, runs = [*plans, plan], [*rates, rate], [*runs, *arms]
+            outcome = Outcome(replace(settings, repeats=repeat + 1), target, kept, first, rates, plans, runs, refused)
             keep(outcome)
+            capacity = _capacity_now([one.run for one in arms], target.max_inflight, first.capacity) or capacity
     await asker.close()
     return outcome
 
@@ -186,6 +204,15 @@ def _paced(settings: Settings, capacity: float) -> tuple[ArrivalProcess | None, 
         return process, None if process is None else process.rate
     rate = settings.load * capacity
     return replace(process, rate=rate), rate
+
+
+def _capacity_now(runs: Sequence[Run], slots: int, first: Capacity) -> float | None:
+    """Requests a second that the machine can do, from how fast it was in these runs; None if it never was full.
+
+    A first pass of minutes can meet a machine that others use; a gain at a load of 0.85 is not that at 0.9.
+    """
+    speeds = [speed for run in runs if (speed := full_tokens_per_s(run, slots)) is not None]
+    return fmean(speeds) / first.mean_tokens if speeds else None
 
 
 def _rotated(arms: Sequence[str], repeat: int) -> list[str]:

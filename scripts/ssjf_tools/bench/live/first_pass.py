@@ -8,12 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from ssjf_tools.bench.live.asking import Asker, Question, Run, run_plan
+from ssjf_tools.bench.live.occupancy import full_tokens_per_s
 from ssjf_tools.bench.live.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What the machine does with all slots busy: `tokens_per_s` of output, and how many answers of this mix that is."""
+    """What the machine does with all slots busy: `tokens_per_s` of output, and how many answers of this mix that is.
+
+    `mean_tokens` and `cv_tokens` (coefficient of variation) are of the answers, each prompt counted once.
+    """
 
     tokens_per_s: float
     requests_per_s: float
@@ -42,19 +46,15 @@ async def first_pass(
     run = await run_plan(asker, "scheduler", questions, Plan(order, None), None, 2 * slots, progress)
     tokens = dict(zip(order[run.ok].tolist(), run.output_tokens[run.ok].tolist(), strict=True))
     answered = sorted(tokens)
-    return FirstPass(answered, [int(tokens[place]) for place in answered], measured_capacity(run))
+    return FirstPass(answered, [int(tokens[place]) for place in answered], measured_capacity(run, slots))
 
 
-def measured_capacity(run: Run) -> Capacity:
-    """From a closed loop: tokens that came while requests still waited, over that time.
+def measured_capacity(run: Run, slots: int) -> Capacity:
+    """From a closed loop with more clients than slots: what came while all slots were taken.
 
-    Afterwards slots run empty, which is no part of the capacity. Between an answer's first token and its last, tokens
-    are taken to come evenly.
+    With too few requests for that, all tokens over all the time.
     """
-    ok = run.ok
-    first, end, lengths = run.first_s[ok], run.end_s[ok], run.output_tokens[ok]
-    full = float((run.arrival_s + run.queue_s)[ok].max())  # the last request leaves the queue
-    share = np.clip((full - first) / np.maximum(end - first, 1e-9), 0.0, 1.0)
+    lengths = run.output_tokens[run.ok]
     mean = float(lengths.mean())
-    rate = float((lengths * share).sum()) / full if full > 0 else float(lengths.sum() / end.max())
+    rate = full_tokens_per_s(run, slots) or float(lengths.sum() / run.end_s[run.ok].max())
     return Capacity(rate, rate / mean, mean, float(lengths.std() / mean))

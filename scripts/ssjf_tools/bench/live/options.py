@@ -30,6 +30,8 @@ modes beside measuring
                          of the server what direct does
   --against-simulator M  runs the requests of a measurement M (from --json) through the simulator with --service and
                          compares mean and p90 of the completion times
+  --pool M1 M2 …         the tables of a measurement, over the repeats of all of these (of --json, plain or gzip): for
+                         more repeats than there is time for at a stretch. Give each another --seed
 
 examples
   scripts/bench --requests 200                                   a server of its own, some minutes
@@ -38,6 +40,7 @@ examples
   scripts/bench --concurrency 16 --policies fcfs,ssjf-aging,direct
   scripts/bench --calibrate --json service.json
   scripts/bench --against-simulator run.json --service service.json
+  scripts/bench --pool monday.json tuesday.json
 """
 _ARRIVALS = ("poisson", "gamma", "uniform", "burst", "trace")
 _DEFAULT_CV = 2.0
@@ -45,6 +48,7 @@ _DEFAULT_CV = 2.0
 # What the other modes read; all else on their command line would change nothing.
 _CALIBRATE_READS = {"calibrate", "chunk_tokens", "url", "token", "max_inflight", "json"}
 _COMPARE_READS = {"against_simulator", "service", "own_speed", "json"}
+_POOL_READS = {"pool", "json"}
 _MODES_ONLY = {"chunk_tokens", "service", "own_speed"}
 
 
@@ -80,6 +84,9 @@ def parser() -> argparse.ArgumentParser:
         help="with it: prompt tokens that the engine takes into one step, or none (default: what the server says)",
     )
     modes.add_argument("--against-simulator", type=Path, metavar="MEASUREMENT", help="compare with the simulator")
+    modes.add_argument(
+        "--pool", type=Path, nargs="+", metavar="MEASUREMENT", help="one table of the repeats of several measurements"
+    )
     modes.add_argument("--service", type=Path, metavar="JSON", help="the calibration, for --against-simulator")
     modes.add_argument(
         "--own-speed",
@@ -150,6 +157,8 @@ def refuse_unused(chosen: argparse.Namespace) -> None:
     given = {name for name, value in vars(chosen).items() if value != defaults[name]}
     if chosen.against_simulator is not None:
         mode, unused = "--against-simulator", given - _COMPARE_READS
+    elif chosen.pool is not None:
+        mode, unused = "--pool", given - _POOL_READS
     elif chosen.calibrate:
         mode, unused = "--calibrate", given - _CALIBRATE_READS
     else:

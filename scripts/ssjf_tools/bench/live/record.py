@@ -1,9 +1,11 @@
-"""A measurement as JSON, and back: what `--json` writes and the comparison with the simulator reads."""
+"""A measurement as JSON, and back: what `--json` writes, and the comparison with the simulator and `--pool` read."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,8 +14,14 @@ from typing import Any
 import numpy as np
 
 from ssjf_tools.bench.live.asking import Run
-from ssjf_tools.bench.live.experiment import Outcome
+from ssjf_tools.bench.live.experiment import ArmRun, Outcome, Settings
+from ssjf_tools.bench.live.figures import Objective
+from ssjf_tools.bench.live.first_pass import Capacity, FirstPass
+from ssjf_tools.bench.live.plan import Plan
+from ssjf_tools.bench.live.prompts import Prompt
+from ssjf_tools.bench.live.target import Target
 from ssjf_tools.simulate.tables import Column, InputError, json_number, open_text
+from ssjf_tools.simulate.workload import ArrivalProcess
 
 _DIGITS = 4
 
@@ -30,7 +38,7 @@ def as_record(outcome: Outcome) -> dict[str, Any]:
             "arrivals": "closed" if settings.process is None else settings.process.kind,
             "cv": None if settings.process is None else settings.process.cv,
             "load": settings.load,
-            "rate": outcome.rate,
+            "rates": outcome.rates,
             "concurrency": settings.concurrency if settings.process is None else None,
             "max_tokens": settings.max_tokens,
             "greedy": settings.greedy,
@@ -106,21 +114,84 @@ def read_record(path: Path) -> Record:
 
     Its text has no lines to name, so an error names the run and the request, counted from 1.
     """
+    content = _content(path)
+    with _measurement_of(path):
+        return _record(path, content)
+
+
+def read_outcome(path: Path) -> tuple[dict[str, Any], Outcome]:
+    """A measurement written by `--json` as it was before it was written, less the prompts' texts and the server.
+
+    Beside it the whole content. Raises InputError as read_record does.
+    """
+    content = _content(path)
+    with _measurement_of(path):
+        record = _record(path, content)
+        arms = tuple(dict.fromkeys(one.policy for one in record.runs))
+        repeats = {one.repeat for one in record.runs}
+        if repeats != set(range(len(repeats))) or len(record.runs) != len(arms) * len(repeats):
+            raise InputError(path, "needs each policy once in each repeat", column="runs")
+        truth = [
+            int(_number(path, f"prompts.{at}", one["output_tokens"])) for at, one in enumerate(content["prompts"], 1)
+        ]
+        asked = {one.repeat: np.array(entry["prompt"]) for one, entry in zip(record.runs, content["runs"], strict=True)}
+        if any(not 0 <= place < len(truth) for entry in content["runs"] for place in entry["prompt"]):
+            raise InputError(path, f"asks a prompt that is none of the {len(truth)}", column="runs")
+        return content, Outcome(
+            _settings(content["settings"], arms, len(repeats)),
+            Target("", "", record.max_inflight, record.max_wait_s, own=False),
+            [Prompt(str(one["id"]), "") for one in content["prompts"]],
+            FirstPass(list(range(len(truth))), truth, Capacity(**content["capacity"])),
+            list(content["settings"]["rates"]),
+            [Plan(asked[repeat], None) for repeat in range(len(repeats))],
+            [ArmRun(one.policy, one.repeat, one.run, None, None, one.prior_tokens) for one in record.runs],
+            int(content["refused_prompts"]),
+        )
+
+
+def _settings(written: Mapping[str, Any], arms: tuple[str, ...], repeats: int) -> Settings:
+    kind = written["arrivals"]
+    return Settings(
+        arms=arms,
+        requests=int(written["requests"]),
+        repeats=repeats,
+        seed=int(written["seed"]),
+        max_tokens=int(written["max_tokens"]),
+        greedy=bool(written["greedy"]),
+        process=None if kind == "closed" else ArrivalProcess(kind, written["rates"][0], written["cv"]),
+        load=written["load"],
+        concurrency=written["concurrency"] or 1,
+        trace=None,
+        objective=Objective(float(written["objective_ttft_s"]), float(written["objective_itl_s"])),
+    )
+
+
+def _content(path: Path) -> dict[str, Any]:
     try:
         with open_text(path) as file:
-            content = json.load(file)
+            content: dict[str, Any] = json.load(file)
     except json.JSONDecodeError as error:
         raise InputError(path, f"is not JSON: {error.msg}", line=error.lineno) from None
+    return content
+
+
+@contextmanager
+def _measurement_of(path: Path) -> Iterator[None]:
+    """What goes wrong in here does so because the file is no measurement: InputError."""
     try:
-        settings = content["settings"]
-        bound = settings["max_wait_s"]  # inf: none
-        bound = bound if bound == math.inf else _number(path, "settings.max_wait_s", bound)
-        runs = [_recorded(path, place, entry) for place, entry in enumerate(content["runs"], start=1)]
-        return Record(int(settings["max_inflight"]), bound, runs)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        if isinstance(error, InputError):
-            raise
+        yield
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise InputError(path, f"is not a measurement of scripts/bench: {error!r}", column="runs") from None
+
+
+def _record(path: Path, content: Mapping[str, Any]) -> Record:
+    settings = content["settings"]
+    bound = settings["max_wait_s"]  # inf: none
+    bound = bound if bound == math.inf else _number(path, "settings.max_wait_s", bound)
+    runs = [_recorded(path, place, entry) for place, entry in enumerate(content["runs"], start=1)]
+    return Record(int(settings["max_inflight"]), bound, runs)
 
 
 def _recorded(path: Path, place: int, entry: dict[str, Any]) -> RecordedRun:

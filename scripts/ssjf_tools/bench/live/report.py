@@ -45,6 +45,7 @@ TIMES: dict[str, Callable[[Row], str]] = {
     "by blocks": lambda row: interval(row["ci95_blocks_mean_jct_vs_fcfs"]),
     "of oracle's gain": lambda row: share(row["share_of_oracle_gain"]),
     "longest wait": lambda row: seconds(row["max_wait_s"]),
+    "load": lambda row: "–" if row["realised_load"] is None else f"{row['realised_load']:.2f}",
     "tokens/s": lambda row: f"{row['tokens_per_s']:.1f}",
     "tokens/s against fcfs": lambda row: against(row, "tokens_per_s_vs_fcfs"),
 }
@@ -67,13 +68,18 @@ def wide_console() -> Console:
 
 def show(record: Mapping[str, Any]) -> None:
     """Both tables with what they stand on."""
+    wide_console().print(headline(record))
+    show_rows(record["rows"])
+
+
+def show_rows(rows: Sequence[Row]) -> None:
+    """Both tables."""
     console = wide_console()
-    console.print(headline(record))
     for title, columns in (("Times in seconds", TIMES), ("Details", DETAILS)):
         table = Table(title=title)
         for at, heading in enumerate(columns):
             table.add_column(heading, justify="right" if at else "left")
-        for row in record["rows"]:
+        for row in rows:
             table.add_row(*(show_cell(row) for show_cell in columns.values()))
         console.print(table)
 
@@ -82,8 +88,9 @@ def headline(record: Mapping[str, Any]) -> str:
     """What was asked, in a sentence or two."""
     settings, capacity = record["settings"], record["capacity"]
     arrivals = f"{settings['arrivals']} arrivals"
-    if settings["rate"] is not None:
-        arrivals += f" at {settings['rate']:.3g}/s"
+    rates = sorted({f"{rate:.3g}" for rate in settings["rates"] if rate is not None}, key=float)
+    if rates:
+        arrivals += f" at {' to '.join(dict.fromkeys((rates[0], rates[-1])))}/s"
     if settings["load"] is not None:
         arrivals += f" (load {settings['load']:g})"
     if settings["concurrency"] is not None:
