@@ -120,6 +120,9 @@ def test_int8_is_close_and_leaves_the_head_alone() -> None:
     assert np.abs(run(small, IDS, MASK) - run(MODEL, IDS, MASK)).max() < 0.05
     kinds = [node.op_type for node in small.graph.node]
     assert kinds.count("MatMulInteger") == 4 * SPEC.layers
+    weights = {one.name: one.data_type for one in small.graph.initializer}
+    products = [weights[node.input[1]] for node in small.graph.node if node.op_type == "MatMulInteger"]
+    assert set(products) == {onnx.TensorProto.UINT8}  # signed ones overflow on a CPU without VNNI
     # Attention scores and mixing, the mean of each layer and of the embeddings, the head's two.
     assert kinds.count("MatMul") == 2 * SPEC.layers + (SPEC.layers + 1) + 2
 
