@@ -101,10 +101,7 @@ class Simulation:
         self._submitted = 0
 
     def run(self) -> Timeline:
-        """Go on until every request has ended. What comes at one moment from one side is decided on together.
-
-        NOTE(speed): one loop over local names; calls of methods of its own took a tenth of the time.
-        """
+        """Go on until every request has ended. What comes at one moment from one side is decided on together."""
         arrivals, lengths, ends = self._arrivals, self._output_tokens, self._ends
         submit, finish, dispatch = self._scheduler.submit, self._scheduler.finish, self._dispatch
         advance, next_event = self._engine.advance, self._engine.next_event
