@@ -165,7 +165,8 @@ MEANINGS: Mapping[type[Any], Mapping[str, str]] = {
         "engine_tls_key": "its private key",
         "self_url": "gRPC host:port of the Triton that holds `length_predictor`, this one",
         "predictor_model": "the proxy's model there",
-        "predictor_timeout_s": "seconds until a request of the `scheduler` door goes on without a prediction",
+        "predictor_timeout_s": "seconds until a request of the `scheduler` door goes into the queue without a "
+        "prediction; one that comes later, within a minute, is taken while the request waits",
         "tokenizer_dir": "folder of the served model's tokenizer",
         "proxy_dir": "folder with the proxy's proxy.json and tokenizer.json",
         "max_output_tokens": "largest `max_tokens` of a request",

@@ -96,6 +96,26 @@ def test_a_slow_predictor_costs_its_time_budget_and_is_asked_again(tmp_path: Pat
             assert time.monotonic() < deadline
 
 
+def test_a_prediction_that_comes_late_orders_a_request_that_still_waits(tmp_path: Path) -> None:
+    slow = tmp_path / "slow"
+    slow.touch()
+    environment = {"SSJF_PREDICTOR_TIMEOUT_S": "0.2", "SSJF_TEST_SLOW_FLAG": str(slow), "SSJF_MAX_INFLIGHT": "1"}
+    with (
+        throwaway_server(environment, {"length_predictor": SLOW_PREDICTOR}) as server,
+        Client(server.grpc_url) as client,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        running = client.stream("Tell a story.", max_tokens=1000, min_tokens=1000, request_id="running")
+        wait_for(client, server.token, lambda status: status.in_flight == 1)
+        crowd = [threads.submit(ask, server.grpc_url, "scheduler", tensors("Hi.", 4)) for _ in range(2)]
+        wait_for(client, server.token, lambda status: status.extra["repredicted"] == 2)
+        assert client.status(server.token).queue_length == 2
+        client.stop("running")
+        running.close()
+        # 1 is what this predictor always says; the prior would be cut at the request's limit, 4.
+        assert [asked.result().outputs[0]["predicted_tokens"].item() for asked in crowd] == [1, 1]
+
+
 def test_a_full_queue_before_the_scheduler_refuses_what_comes_on_top(tmp_path: Path) -> None:
     """The ensemble's own steps: Triton answers for them. The scheduler's own door goes on, with the prior."""
     slow = tmp_path / "slow"

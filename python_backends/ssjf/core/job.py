@@ -61,7 +61,12 @@ class Job:
     requeued: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
-        predicted = self.clamp(self.prediction.mean)
+        self.expect(self.prediction)
+
+    def expect(self, prediction: LengthPrediction) -> None:
+        """Take on a prediction. Of a job that waits, only its queue may do so: the job's place depends on it."""
+        self.prediction = prediction
+        predicted = self.clamp(prediction.mean)
         self.predicted_tokens = predicted
         self.predicted_work = predicted * self.sequences
         self.digits = min(int(predicted).bit_length(), MOST_DIGITS)

@@ -3,6 +3,7 @@
 An ordering never owns jobs. `waiting` (job id → Job) belongs to the queue that made the ordering; a job that left it
 is a dead entry here. The owner calls `trim` after it removed a job, which rebuilds the ordering when dead entries
 outnumber live ones, so that memory stays within twice the live jobs whatever is pushed and cancelled. Amortised O(1).
+A job whose place has changed (`move`) gets a second entry and leaves its first one behind, dead.
 """
 
 from __future__ import annotations
@@ -40,6 +41,10 @@ class Ordering(ABC):
         """Enter a job that is (or is about to be) in `waiting`."""
 
     @abstractmethod
+    def move(self, job: Job) -> None:
+        """Give a job that is in `waiting` the place that its new prediction asks for."""
+
+    @abstractmethod
     def first(self, now: float) -> Job | None:
         """The live job that goes first at `now`; it stays."""
 
@@ -52,7 +57,7 @@ class Ordering(ABC):
         """Make the order anew from the live jobs."""
 
     def trim(self) -> None:
-        """Bound the dead entries; to be called after a job left `waiting`."""
+        """Bound the dead entries; to be called after a job left `waiting` or was moved."""
         if len(self) > 2 * len(self._waiting) + _SLACK:
             self.rebuild()
 
@@ -64,19 +69,25 @@ class KeyedOrder(Ordering):
         super().__init__(waiting)
         self._key = key
         self._heap: list[int] = []  # see _entry
+        self._moved: dict[int, int] = {}  # the entry that counts, of those jobs that have left others behind
         self.rebuild()
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return len(self._heap) + len(self._moved)
 
     def add(self, job: Job) -> None:
         heappush(self._heap, _entry(self._key(job), job.job_id))
 
+    def move(self, job: Job) -> None:
+        entry = _entry(self._key(job), job.job_id)
+        self._moved[job.job_id] = entry
+        heappush(self._heap, entry)
+
     def first(self, now: float = 0.0) -> Job | None:
-        heap, waiting = self._heap, self._waiting
+        heap, waiting, moved = self._heap, self._waiting, self._moved
         while heap:
             job = waiting.get(heap[0] & _ID_MASK)
-            if job is not None:
+            if job is not None and (not moved or moved.get(job.job_id, heap[0]) == heap[0]):
                 return job
             heappop(heap)
         return None
@@ -90,6 +101,8 @@ class KeyedOrder(Ordering):
                 found = job
                 break
             passed.append(heappop(self._heap))
+            while self._heap and self._heap[0] == passed[-1]:  # a job that was moved to where it had been
+                heappop(self._heap)
         for entry in passed:
             heappush(self._heap, entry)
         return found
@@ -98,6 +111,7 @@ class KeyedOrder(Ordering):
         key = self._key
         self._heap = [_entry(key(job), job.job_id) for job in self._waiting.values()]
         heapify(self._heap)
+        self._moved.clear()
 
 
 class ArrivalLine(Ordering):
@@ -117,6 +131,9 @@ class ArrivalLine(Ordering):
             line.append(job)
         else:
             _line_up(line, job)
+
+    def move(self, job: Job) -> None:
+        """Nothing to do: no prediction changes when a job arrived."""
 
     def first(self, now: float = 0.0) -> Job | None:
         line, waiting = self._line, self._waiting
@@ -153,15 +170,20 @@ class GroupedOrder(Ordering):
         super().__init__(waiting)
         self._policy = policy
         self._groups: dict[int, deque[Job]] = {}
+        self._moved: dict[int, int] = {}  # the group that counts, of those jobs that have left others
         self._entries = 0
         self.rebuild()
 
     def __len__(self) -> int:
-        return self._entries
+        return self._entries + len(self._moved)
 
     def add(self, job: Job) -> None:
         _line_up(self._groups.setdefault(self._policy.group(job), deque()), job)
         self._entries += 1
+
+    def move(self, job: Job) -> None:
+        self._moved[job.job_id] = self._policy.group(job)
+        self.add(job)
 
     def first(self, now: float) -> Job | None:
         heads = self._heads()
@@ -173,6 +195,7 @@ class GroupedOrder(Ordering):
 
     def rebuild(self) -> None:
         self._groups.clear()
+        self._moved.clear()
         self._entries = 0
         for job in sorted(self._waiting.values(), key=_age):
             self.add(job)
@@ -181,7 +204,7 @@ class GroupedOrder(Ordering):
         """The oldest live job of each group; empty groups go."""
         heads: list[Job] = []
         for group, line in list(self._groups.items()):
-            while line and line[0].job_id not in self._waiting:
+            while line and not self._is_live(line[0], group):
                 line.popleft()
                 self._entries -= 1
             if line:
@@ -189,6 +212,9 @@ class GroupedOrder(Ordering):
             else:
                 del self._groups[group]
         return heads
+
+    def _is_live(self, job: Job, group: int) -> bool:
+        return job.job_id in self._waiting and self._moved.get(job.job_id, group) == group
 
 
 def _entry(key: float, job_id: int) -> int:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from ssjf.core.fairshare import FairShare
-from ssjf.core.job import MOST_DIGITS, Job
+from ssjf.core.job import MOST_DIGITS, Job, LengthPrediction
 from ssjf.core.ordering import KeyedOrder
 from ssjf.core.policies.base import Policy
 from ssjf.core.policies.fcfs import Fcfs
@@ -110,6 +110,17 @@ class WaitingQueue:
                     self._drop(job, level, queue)
                     return job
         return None
+
+    def repredict(self, job_id: int, prediction: LengthPrediction) -> Job | None:
+        """Put a job where it would be had `prediction` come with it; None if it does not wait."""
+        job = self.jobs.get(job_id)
+        if job is not None:
+            level = self._classes[job.priority_class]
+            level.by_size[job.digits] -= job.predicted_work
+            job.expect(prediction)
+            level.by_size[job.digits] += job.predicted_work
+            level.tenants[job.tenant].move(job)
+        return job
 
     def remove(self, job_id: int) -> Job | None:
         """Take a job out of the queue; None if it does not wait."""

@@ -36,7 +36,7 @@ class Schedule(NamedTuple):
 class Scheduler:
     """The cycle: `submit` jobs, `schedule` after every event, `finish` what the engine ended.
 
-    `schedule` must be called after each of submit, finish, requeue, set_limits, and at `next_event`.
+    `schedule` must be called after each of submit, repredict, finish, requeue, set_limits, and at `next_event`.
     """
 
     def __init__(self, settings: CoreSettings):
@@ -73,6 +73,15 @@ class Scheduler:
         if len(queue.jobs) >= settings.max_queue or queue.size_bytes + job.size_bytes > settings.max_queue_bytes:
             self._refuse(job)
         queue.push(job)
+
+    def repredict(self, job_id: int, prediction: LengthPrediction, now: float) -> Job | None:
+        """Put a waiting job where it would be had `prediction` come with it. Its deadlines stay as they are.
+
+        Returns the job; None if it does not wait (any more).
+        """
+        job = self._queue.repredict(job_id, prediction)
+        self.counts.repredicted += job is not None
+        return job
 
     def schedule(self, now: float, capacity: Capacity | None = None) -> Schedule:
         """Decide what starts now. Never exceeds slots or tokens; what it returns counts as started and as expired.

@@ -30,6 +30,7 @@ class Counts:
     expired: int = 0
     rejected: int = 0
     requeued: int = 0
+    repredicted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ class Snapshot:
 
     `queue_lengths` and `backlog_tokens` (predicted output that waits) are by priority class. `effective_policy` differs
     from `policy` while the guardrail has fallen. `tau` and `bias` (sum predicted over sum actual) are None until enough
-    answers have been seen. `promotions`: jobs dispatched after they had waited for max_wait_s.
+    answers have been seen. `promotions`: jobs dispatched after max_wait_s of waiting. `repredicted`: jobs whose
+    prediction came after them.
     """
 
     policy: str
@@ -63,5 +65,6 @@ class Snapshot:
     expired: int
     rejected: int
     requeued: int
+    repredicted: int
     promotions: int
     limits: Limits

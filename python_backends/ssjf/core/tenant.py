@@ -22,7 +22,7 @@ class TenantQueue:
     job that does not fit the token budget is not passed by any other.
     """
 
-    __slots__ = ("_by_age", "_by_cost", "_order", "_removals", "_returned", "_returned_line", "_waiting")
+    __slots__ = ("_by_age", "_by_cost", "_deaths", "_order", "_returned", "_returned_line", "_waiting")
 
     def __init__(self, policy: Policy, budgeted: bool):
         self._waiting: dict[int, Job] = {}
@@ -31,7 +31,7 @@ class TenantQueue:
         self._by_age = ArrivalLine(self._waiting)
         self._order = order_of(policy, self._waiting)
         self._by_cost: KeyedOrder | None = None
-        self._removals = 0  # since the views were last trimmed
+        self._deaths = 0  # of entries since the views were last trimmed: jobs that left or moved
         self.set_budgeted(budgeted)
 
     def __len__(self) -> int:
@@ -55,6 +55,17 @@ class TenantQueue:
         self._returned_line.add(job)
         self._returned[job.job_id] = job
 
+    def move(self, job: Job) -> None:
+        """Give a waiting job the place that its new prediction asks for; one that was put back stays in front."""
+        if job.job_id not in self._waiting:
+            return
+        self._order.move(job)
+        if self._by_cost is not None:
+            self._by_cost.move(job)
+        self._deaths += 1
+        if self._deaths > len(self._waiting) + _TRIM_SLACK:
+            self._trim()
+
     def remove(self, job: Job) -> bool:
         """Take a waiting job out, whatever view it was found in. Whether others wait."""
         waiting, returned = self._waiting, self._returned
@@ -62,14 +73,14 @@ class TenantQueue:
             self._returned_line.trim()
         else:
             del waiting[job.job_id]
-            # A view can only have become half dead after as many removals as there are live jobs.
-            self._removals += 1
-            if self._removals > len(waiting) + _TRIM_SLACK:
+            # A view can only have become half dead after as many deaths as there are live jobs.
+            self._deaths += 1
+            if self._deaths > len(waiting) + _TRIM_SLACK:
                 self._trim()
         return bool(waiting or returned)
 
     def _trim(self) -> None:
-        self._removals = 0
+        self._deaths = 0
         self._order.trim()
         self._by_age.trim()
         if self._by_cost is not None:

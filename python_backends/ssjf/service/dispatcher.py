@@ -9,7 +9,7 @@ from functools import partial
 from typing import Protocol
 
 from ssjf.core.errors import DeadlineExceeded, SchedulerError
-from ssjf.core.job import Job
+from ssjf.core.job import Job, LengthPrediction
 from ssjf.core.scheduler import Scheduler
 from ssjf.service.answer import Answer
 from ssjf.service.bounds import checked
@@ -78,6 +78,8 @@ class Dispatcher:
         row.answer = self._new_answer(row, job)
         self._core.submit(job, now)
         self._rows[job.job_id] = row
+        if row.coming is not None:
+            row.coming.add_done_callback(partial(self._predicted, row))
 
     def pump_soon(self) -> None:
         """Let the core decide again, once, after the events that are being handled now."""
@@ -98,8 +100,22 @@ class Dispatcher:
             self._start(self._rows[job.job_id], now)
         self._set_timer(self._core.next_event(now))
 
+    def _predicted(self, row: LiveRow, coming: asyncio.Task[LengthPrediction]) -> None:
+        """A late prediction has come: a row that still waits is ordered by it."""
+        if row.coming is not coming or coming.cancelled() or coming.exception() is not None:
+            return
+        row.coming = None
+        assert row.job is not None
+        assert row.answer is not None
+        job = self._core.repredict(row.job.job_id, coming.result(), self._loop.time())
+        if job is not None:
+            row.prediction = job.prediction
+            row.answer.predicted_tokens = round(job.predicted_tokens)
+            self.pump_soon()
+
     def withdraw(self, row: LiveRow) -> None:
         """Take a row that has its outcome out of queue or engine, wherever it is."""
+        row.expect_no_prediction()
         if row.task is not None:
             if row.task is not asyncio.current_task(self._loop):
                 row.task.cancel()
@@ -125,6 +141,7 @@ class Dispatcher:
 
     def _start(self, row: LiveRow, now: float) -> None:
         assert row.answer is not None
+        row.expect_no_prediction()
         row.dispatched_at = row.last_progress = now
         row.answer.queue_time_us = round((now - row.call.call.arrival) * 1e6)
         row.member = self._pool.take()

@@ -21,13 +21,15 @@ class LiveRow:
     """One row of a live call, from the door to its last token. Times are seconds (monotonic), None: not yet.
 
     `member`: the engine endpoint that has it. `streaming`: the engine sends it piece by piece, so that silence means
-    something. `sent`: a piece of its answer is on its way to the client.
+    something. `sent`: a piece of its answer is on its way to the client. `coming`: a prediction that may come while it
+    waits.
     """
 
     call: LiveCall
     generation: Generation
     prompt_ids: NDArray[np.int32] | None = None
     prediction: LengthPrediction | None = None
+    coming: asyncio.Task[LengthPrediction] | None = None
     job: Job | None = None
     answer: Answer | None = None
     task: asyncio.Task[None] | None = None
@@ -39,6 +41,12 @@ class LiveRow:
     last_progress: float = 0.0
     deadline_timer: asyncio.TimerHandle | None = None
     outcome: Outcome | None = None
+
+    def expect_no_prediction(self) -> None:
+        """One that comes now would be of no use."""
+        if self.coming is not None:
+            self.coming.cancel()
+            self.coming = None
 
     def leave_engine(self) -> None:
         """As before its dispatch: the row waits again."""

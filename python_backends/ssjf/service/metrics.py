@@ -69,7 +69,15 @@ METRICS: Final = (
         labels=("outcome",),
     ),
     MetricSpec(
-        "ssjf_predictions_total", "counter", "Predictions used, by source (proxy, prior, client)", labels=("source",)
+        "ssjf_predictions_total",
+        "counter",
+        "Predictions that requests came into the queue with, by source (proxy, prior, client)",
+        labels=("source",),
+    ),
+    MetricSpec(
+        "ssjf_late_predictions_total",
+        "counter",
+        "Jobs that came with the prior and were ordered anew by the proxy's word while they waited",
     ),
     MetricSpec("ssjf_output_tokens_total", "counter", "Output tokens received from the engine"),
     MetricSpec("ssjf_responses_total", "counter", "Responses sent to clients"),
@@ -244,6 +252,7 @@ def totals(service: Service) -> Iterator[Sample]:
     state = service.snapshot()
     yield "ssjf_promotions_total", (), state.promotions
     yield "ssjf_requeued_total", (), state.requeued
+    yield "ssjf_late_predictions_total", (), state.repredicted
     for engine in service.engine_state():
         yield "ssjf_engine_failures_total", (("endpoint", engine["url"]),), engine["failures"]
         yield "ssjf_engine_foreign_requests_total", (("endpoint", engine["url"]),), engine["foreign_requests"]

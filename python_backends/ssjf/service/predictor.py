@@ -1,7 +1,8 @@
-"""Asking the proxy model how long an answer will be, and doing without it when it is broken or slow."""
+"""Asking the proxy model how long an answer will be, and going on without it when it is broken or slow."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import Any
@@ -22,19 +23,35 @@ log = logging.getLogger("ssjf.predictor")
 _INFER_METHOD = "/inference.GRPCInferenceService/ModelInfer"
 _PAUSE_AFTER_FAILURES = 5
 _PAUSE_S = 2.0
+# What a proxy that has not answered in time is given besides, and how many such questions may be open: behind one that
+# hangs they pile up, some 25 KB each.
+_PATIENCE_S = 60.0
+_MOST_LATE = 1024
 
 
 class PredictionFailed(Exception):
     """No usable prediction: the caller orders by its running prior."""
 
 
+class PredictionLate(PredictionFailed):
+    """No prediction yet: the caller orders by its prior until `coming` is done, or cancels it.
+
+    `coming` ends with the prediction, or raises PredictionFailed.
+    """
+
+    def __init__(self, reason: str, coming: asyncio.Task[LengthPrediction]):
+        super().__init__(reason)
+        self.coming = coming
+
+
 class Predictor:
     """The `length_predictor` model over gRPC with a deadline. Used on the event loop only.
 
     gRPC instead of a BLS call because a BLS call cannot be given up: behind a dead or slow predictor it would hold one
-    of the stub's pool threads for ever. After a row of failures the proxy is left alone for two seconds at a time, so
-    that requests don't each wait for the same dead process. Distributions are read by the proxy.json that its folder
-    holds now: a proxy that was swapped brings its own bin means.
+    of the stub's pool threads for ever. Nobody waits for longer than the time budget, but a proxy that is only slow, as
+    when a hundred requests come at once, may answer later. After a row of failures nobody waits at all for two seconds
+    at a time: one that answered with errors is left alone, one that was silent is asked all the same. Distributions are
+    read by the proxy.json that its folder holds now: a proxy that was swapped brings its own bin means.
     """
 
     def __init__(self, url: str, model: str, encoder: ProxyEncoder, metadata: LiveMetadata, timeout_s: float):
@@ -44,6 +61,8 @@ class Predictor:
         self._timeout_s = timeout_s
         self._failures = 0
         self._resume_at = 0.0
+        self._silent = False  # whether the last failure was one to answer in time
+        self._late = 0
         self._channel = grpc.aio.insecure_channel(url)
         self._infer = self._channel.unary_unary(
             _INFER_METHOD,
@@ -67,29 +86,58 @@ class Predictor:
         return self._encoder.encode([text])
 
     async def predict(self, input_ids: NDArray[np.int32], mask: NDArray[np.int32], max_tokens: int) -> LengthPrediction:
-        """Ask the proxy. Raises PredictionFailed within the time budget, whatever state the proxy is in."""
-        if time.monotonic() < self._resume_at:
+        """Ask the proxy. Raises PredictionFailed or PredictionLate within the time budget, whatever state it is in."""
+        left_alone = time.monotonic() < self._resume_at
+        if left_alone and not (self._silent and self._late < _MOST_LATE):
             raise PredictionFailed("the proxy is being left alone after repeated failures")
-        message = build_request(self._model, "", {"input_ids": input_ids, "attention_mask": mask})
-        try:
-            response = await self._infer(message, timeout=self._timeout_s)
-            prediction = self.read(_distribution(response), max_tokens)
-        except grpc.aio.AioRpcError as error:
-            raise self._failed(f"{error.code().name}: {error.details()}") from None
-        except PredictionFailed as error:
-            raise self._failed(str(error)) from None
-        self._failures = 0
-        return prediction
+        asking = asyncio.get_running_loop().create_task(self._ask(input_ids, mask, max_tokens))
+        if not left_alone:
+            try:
+                await asyncio.wait({asking}, timeout=self._timeout_s)
+            except asyncio.CancelledError:
+                asking.cancel()
+                raise
+            if asking.done():
+                return asking.result()
+            self._note_failure(f"no answer within {self._timeout_s:g} s", silent=True)
+        if self._late >= _MOST_LATE:
+            asking.cancel()
+            raise PredictionFailed("the proxy does not answer")
+        self._late += 1
+        asking.add_done_callback(self._over)
+        raise PredictionLate("the proxy has not answered yet", asking)
 
     async def close(self) -> None:
         await self._channel.close()
 
-    def _failed(self, reason: str) -> PredictionFailed:
+    async def _ask(self, input_ids: NDArray[np.int32], mask: NDArray[np.int32], max_tokens: int) -> LengthPrediction:
+        message = build_request(self._model, "", {"input_ids": input_ids, "attention_mask": mask})
+        asked = time.monotonic()
+        try:
+            response = await self._infer(message, timeout=self._timeout_s + _PATIENCE_S)
+            prediction = self.read(_distribution(response), max_tokens)
+        except grpc.aio.AioRpcError as error:
+            reason = f"{error.code().name}: {error.details()}"
+            self._note_failure(reason, silent=error.code() == grpc.StatusCode.DEADLINE_EXCEEDED)
+            raise PredictionFailed(reason) from None
+        except PredictionFailed as error:
+            self._note_failure(str(error), silent=False)
+            raise
+        if time.monotonic() - asked <= self._timeout_s:
+            self._failures, self._resume_at = 0, 0.0
+        return prediction
+
+    def _note_failure(self, reason: str, *, silent: bool) -> None:
         self._failures += 1
+        self._silent = silent
         if self._failures >= _PAUSE_AFTER_FAILURES:
             self._resume_at = time.monotonic() + _PAUSE_S
         log.warning("no prediction (%d in a row): %s", self._failures, reason)
-        return PredictionFailed(reason)
+
+    def _over(self, asking: asyncio.Task[LengthPrediction]) -> None:
+        self._late -= 1
+        if not asking.cancelled():
+            asking.exception()  # has been logged; unread, asyncio would log it again
 
 
 def _distribution(response: Any) -> NDArray[np.float32]:

@@ -14,16 +14,20 @@ from tokenizers import Tokenizer
 from ssjf.core.errors import InvalidRequest
 from ssjf.core.job import LengthPrediction
 from ssjf.service.messages import EngineRequest, Generation
-from ssjf.service.predictor import PredictionFailed, Predictor
+from ssjf.service.predictor import PredictionFailed, PredictionLate, Predictor
 from tokenizer.text import TextTokenizer, decode_prompt
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedRow:
-    """Prompt token ids INT32[n], and the proxy's prediction; None when there is none and the prior has to do."""
+    """Prompt token ids INT32[n], and the proxy's prediction; None when there is none and the prior has to do.
+
+    `coming`: a prediction that may yet come (see PredictionLate); whoever has no use for it cancels it.
+    """
 
     prompt_ids: NDArray[np.int32]
     prediction: LengthPrediction | None
+    coming: asyncio.Task[LengthPrediction] | None = None
 
 
 class Preparation:
@@ -82,6 +86,8 @@ class Preparation:
         proxy_ids, mask = await loop.run_in_executor(self._pool, self._predictor.encode, text)
         try:
             return PreparedRow(prompt_ids, await self._predictor.predict(proxy_ids, mask, generation.max_tokens))
+        except PredictionLate as late:
+            return PreparedRow(prompt_ids, None, late.coming)
         except PredictionFailed:
             return PreparedRow(prompt_ids, None)
 

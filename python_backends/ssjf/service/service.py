@@ -124,7 +124,12 @@ class Service:
         try:
             prepared = await asyncio.gather(*(self._preparation.make(row.generation) for row in live.rows))
             stay.leave()  # from here on the core counts them
-            if not live.channel.ended:
+            for row, ready in zip(live.rows, prepared, strict=True):
+                row.coming = ready.coming
+            if live.channel.ended:
+                for row in live.rows:
+                    row.expect_no_prediction()
+            else:
                 self._submit(live, prepared)
         except SchedulerError as error:
             self.fail(live, error)

@@ -121,7 +121,15 @@ ROWS: Final = (
                 least=-1.0,
             ),
             Panel("Predicted over actual length", "short", (("{{instance}}", "ssjf_prediction_bias{$}"),)),
-            Panel("Where predictions come from", "reqps", (("{{source}}", _rate("ssjf_predictions_total", "source")),)),
+            Panel(
+                "Where predictions come from",
+                "reqps",
+                (
+                    ("{{source}}", _rate("ssjf_predictions_total", "source")),
+                    ("proxy, late", "sum (rate(ssjf_late_predictions_total{$}[$__rate_interval]))"),
+                ),
+                "Late: came while the request waited, which had come with the prior.",
+            ),
             Panel(
                 "Median length",
                 "short",

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from ssjf.core.admission import Capacity
 from ssjf.core.errors import DeadlineExceeded
-from ssjf.core.job import Job
+from ssjf.core.job import Job, LengthPrediction
 from ssjf.core.policies.registry import POLICY_NAMES
 from ssjf.core.scheduler import Scheduler
 from tests.unit.core.build import make_job, make_scheduler
@@ -169,6 +169,12 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.over.remove(job.job_id)
             self.waiting[job.job_id] = job
             self.returned.add(job.job_id)
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data(), predicted=st.floats(0, 300))
+    def repredict(self, data: st.DataObject, predicted: float) -> None:
+        job = data.draw(st.sampled_from(list(self.waiting.values())))
+        assert self.scheduler.repredict(job.job_id, LengthPrediction(predicted, predicted), self.now) is job
 
     @rule(policy=st.sampled_from(POLICY_NAMES))
     def switch(self, policy: str) -> None:

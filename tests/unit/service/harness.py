@@ -97,9 +97,16 @@ class FakePreparation:
 
     def __init__(self) -> None:
         self.predicts = True
+        # A prompt's late prediction, where it has one: its request comes into the queue without.
+        self.coming: dict[str, asyncio.Task[LengthPrediction]] = {}
 
     def is_ready(self, generation: Generation) -> bool:
-        return True
+        return not self.coming
+
+    async def make(self, generation: Generation) -> PreparedRow:
+        ready = self.read(generation)
+        coming = self.coming.get(generation.text.decode())
+        return ready if coming is None else PreparedRow(ready.prompt_ids, None, coming)
 
     def read(self, generation: Generation) -> PreparedRow:
         ids = np.array(TOKENIZER.encode(generation.text.decode(), add_special_tokens=False).ids, dtype=np.int32)
