@@ -50,10 +50,19 @@ class Admission:
     """
 
     def __init__(self, settings: CoreSettings):
-        self.settings = settings
         self.tokens = 0
         # By id: to be read by everyone, to be changed by this class.
         self.running: dict[int, Running] = {}
+        self.apply(settings)
+
+    def apply(self, settings: CoreSettings) -> None:
+        """Let these limits hold from now on. What runs beyond them stays."""
+        self._budget = settings.max_inflight_tokens
+        self._continuous = settings.batching == "continuous"
+        if self._continuous:
+            self._slots = settings.max_inflight + settings.over_dispatch
+        else:
+            self._slots = 1 if settings.batching == "none" else min(settings.batch_size, settings.max_inflight)
 
     def __len__(self) -> int:
         return len(self.running)
@@ -63,19 +72,15 @@ class Admission:
 
     def free_slots(self) -> int:
         """How many jobs may start now by the batching mode, KV tokens aside."""
-        settings, inflight = self.settings, len(self.running)
-        if settings.batching == "continuous":
-            return settings.max_inflight + settings.over_dispatch - inflight  # below 0 after a limit was lowered
-        if inflight:
-            return 0
-        return 1 if settings.batching == "none" else min(settings.batch_size, settings.max_inflight)
+        if self._continuous:
+            return self._slots - len(self.running)  # below 0 after a limit was lowered
+        return 0 if self.running else self._slots
 
     def room(self, share: float = 1.0) -> float:
         """KV tokens of `share` of the budget that may still be reserved; below 0 when answers outgrew predictions."""
-        budget = self.settings.max_inflight_tokens
-        if budget is None or not self.running:
+        if self._budget is None or not self.running:
             return _UNLIMITED
-        return budget * share - self.tokens
+        return self._budget * share - self.tokens
 
     def start(self, job: Job, work: float, now: float) -> None:
         self.running[job.job_id] = Running(job, job.kv_tokens, work, now)

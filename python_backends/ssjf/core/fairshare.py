@@ -10,6 +10,17 @@ from heapq import heapify, heappop, heappush
 _MAX_ABSENT = 1024
 
 
+class _Account:
+    """One tenant's: work over weight that it was charged."""
+
+    __slots__ = ("served", "tenant", "weight")
+
+    def __init__(self, tenant: str, weight: float, served: float):
+        self.tenant = tenant
+        self.weight = weight
+        self.served = served
+
+
 class FairShare:
     """Served work over weight for each tenant; the present tenant with the least goes next.
 
@@ -21,15 +32,15 @@ class FairShare:
 
     def __init__(self, weights: Mapping[str, float]):
         self._weights = weights
-        self._served: dict[str, float] = {}
-        self._present: set[str] = set()
+        self._accounts: dict[str, _Account] = {}
+        self._present: dict[str, _Account] = {}
         self._level = 0.0
         # Turns are kept only while at least two tenants compete; entries that no longer match an account are dead.
         self._turns: list[tuple[float, str]] = []
 
     def __len__(self) -> int:
         """Accounts, absent tenants included."""
-        return len(self._served)
+        return len(self._accounts)
 
     @property
     def present(self) -> int:
@@ -38,67 +49,76 @@ class FairShare:
 
     def served(self, tenant: str) -> float:
         """Work over weight that the tenant was charged, in the units of `charge`."""
-        return self._served.get(tenant, self._level)
+        account = self._accounts.get(tenant)
+        return self._level if account is None else account.served
 
     def enter(self, tenant: str) -> None:
         """The tenant has waiting jobs again."""
-        self._present.add(tenant)
-        self._set(tenant, max(self._served.get(tenant, 0.0), self._level))
-        if len(self._present) == 2:
-            self._rebuild_turns()
-        self._forget_absent()
+        account = self._accounts.get(tenant)
+        if account is None:
+            account = self._accounts[tenant] = _Account(tenant, self._weights.get(tenant, 1.0), self._level)
+        elif account.served < self._level:
+            account.served = self._level
+        self._present[tenant] = account
+        if len(self._present) > 1:
+            self._line_up(account)
+        if len(self._accounts) > 2 * (len(self._present) + _MAX_ABSENT):
+            self._forget_absent()
 
     def leave(self, tenant: str) -> None:
         """The tenant has no waiting jobs any more."""
-        self._present.discard(tenant)
+        del self._present[tenant]
         if len(self._present) < 2:
             self._turns.clear()
 
     def charge(self, tenant: str, work: float) -> None:
         """One of the tenant's jobs goes to the engine, predicted to cost `work`."""
-        served = self._served[tenant]
-        self._level = max(self._level, served)
-        self._set(tenant, served + work / self._weights.get(tenant, 1.0))
+        account = self._accounts[tenant]
+        self._level = max(self._level, account.served)
+        account.served += work / account.weight
+        if len(self._present) > 1:
+            self._line_up(account)
 
     def correct(self, tenant: str, difference: float) -> None:
         """A job cost `difference` more (or less) than was charged. Forgotten tenants stay forgotten."""
-        served = self._served.get(tenant)
-        if served is not None and difference:
-            self._set(tenant, served + difference / self._weights.get(tenant, 1.0))
+        account = self._accounts.get(tenant)
+        if account is not None:
+            account.served += difference / account.weight
+            if len(self._present) > 1:
+                self._line_up(account)
 
     def next(self) -> str:
         """The present tenant that was served least. At least one must be present."""
-        if len(self._present) == 1:
-            return next(iter(self._present))
-        turns = self._turns
+        present, turns = self._present, self._turns
+        if len(present) == 1:
+            return next(iter(present))
         while not self._is_live(turns[0]):
             heappop(turns)
         return turns[0][1]
 
     def in_turn(self) -> Iterator[str]:
         """All present tenants, the least served first."""
-        return iter(sorted(self._present, key=lambda tenant: (self._served[tenant], tenant)))
+        return iter(sorted(self._present, key=lambda tenant: (self._present[tenant].served, tenant)))
 
-    def _set(self, tenant: str, served: float) -> None:
-        self._served[tenant] = served
-        present = self._present
-        if len(present) > 1 and tenant in present:
-            heappush(self._turns, (served, tenant))
-            if len(self._turns) > 4 * len(present) + 64:
-                self._rebuild_turns()
+    def _line_up(self, account: _Account) -> None:
+        """The account has changed while at least two tenants compete."""
+        if account.tenant not in self._present:
+            return
+        # There are none when the second competitor has just come.
+        if 0 < len(self._turns) <= 4 * len(self._present) + 64:
+            heappush(self._turns, (account.served, account.tenant))
+        else:
+            self._turns = [(present.served, tenant) for tenant, present in self._present.items()]
+            heapify(self._turns)
 
     def _is_live(self, turn: tuple[float, str]) -> bool:
         served, tenant = turn
-        return tenant in self._present and self._served[tenant] == served
-
-    def _rebuild_turns(self) -> None:
-        self._turns = [(self._served[tenant], tenant) for tenant in self._present]
-        heapify(self._turns)
+        account = self._present.get(tenant)
+        return account is not None and account.served == served
 
     def _forget_absent(self) -> None:
-        if len(self._served) <= 2 * (len(self._present) + _MAX_ABSENT):
-            return
         # Those with the smallest debts go: a tenant at or below the level loses nothing by being forgotten.
-        absent = sorted((served, tenant) for tenant, served in self._served.items() if tenant not in self._present)
+        debts = ((account.served, tenant) for tenant, account in self._accounts.items() if tenant not in self._present)
+        absent = sorted(debts)
         for _, tenant in absent[: len(absent) - _MAX_ABSENT]:
-            del self._served[tenant]
+            del self._accounts[tenant]

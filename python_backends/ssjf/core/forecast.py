@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ssjf.core.admission import Running
 
-# Weight of the newest answer in the running means.
+# Weight of the newest answer in the running means, and the answers before which it is that of a plain mean.
 _GAIN = 0.05
+_FIRST = 20
 # Answers before the pace is believed.
 _ENOUGH = 8
 # What to tell a refused client while no answer has been finished yet.
@@ -39,10 +40,10 @@ class Forecast:
         tokens = running.output_tokens / running.job.sequences
         if tokens <= 0:
             return
-        gain = max(_GAIN, 1.0 / (self._seen + 1))
+        self._seen = seen = self._seen + 1
+        gain = _GAIN if seen > _FIRST else 1.0 / seen
         self._seconds += gain * (running.heard - running.started - self._seconds)
         self._tokens += gain * (tokens - self._tokens)
-        self._seen += 1
 
     def pace_s(self) -> float:
         """Seconds a token; 0 while too little is known."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
 
 from ssjf.core.correlation import kendall_tau_b
@@ -21,8 +23,7 @@ class Guardrail:
 
     def __init__(self, settings: CoreSettings):
         self._settings = settings
-        self._predicted = np.zeros(settings.guardrail_window)
-        self._actual = np.zeros(settings.guardrail_window)
+        self._answers: deque[tuple[float, float]] = deque(maxlen=settings.guardrail_window)  # predicted and actual
         self._seen = 0
         self.fallen = False
         # How often it fell or recovered; the state after the last computation.
@@ -32,18 +33,14 @@ class Guardrail:
 
     def observe(self, predicted: float, actual: float) -> bool:
         """Take one finished answer, lengths in tokens of one sequence. True if `fallen` changed."""
-        settings, seen = self._settings, self._seen
-        place = seen % settings.guardrail_window
-        self._predicted[place] = predicted
-        self._actual[place] = actual
-        self._seen = seen = seen + 1
-        if seen % settings.guardrail_every or seen < settings.guardrail_min_answers:
+        self._answers.append((predicted, actual))
+        self._seen = seen = self._seen + 1
+        if seen % self._settings.guardrail_every or seen < self._settings.guardrail_min_answers:
             return False
         return self._judge()
 
     def _judge(self) -> bool:
-        filled = min(self._seen, self._settings.guardrail_window)
-        predicted, actual = self._predicted[:filled], self._actual[:filled]
+        predicted, actual = np.array(self._answers).T
         self.tau = kendall_tau_b(predicted, actual)
         self.bias = float(predicted.sum() / max(1.0, actual.sum()))
         if not self._settings.guardrail:

@@ -36,6 +36,8 @@ class Job:
     `sequences`: beams × returned sequences. `priority_class`: 0 is the most urgent. `expected_tokens`: the client's own
     hint, used by `sjf-oracle` alone. `size_bytes`: what the waiting request holds in memory.
 
+    `start_deadline` may be moved forward by the scheduler, `given_start_deadline` stays.
+
     `predicted_tokens` and `tail_tokens` are the prediction clamped to [`min_tokens`, `max_tokens`]: the only place
     where that happens. `predicted_work` is that of all sequences, without the prefill; `digits` the length's binary
     digits, its order of magnitude.
@@ -54,6 +56,7 @@ class Job:
     end_deadline: float | None = None
     expected_tokens: float | None = None
     size_bytes: int = 0
+    given_start_deadline: float | None = field(init=False)
     predicted_tokens: float = field(init=False)
     predicted_work: float = field(init=False)
     digits: int = field(init=False)
@@ -61,6 +64,7 @@ class Job:
     requeued: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
+        self.given_start_deadline = self.start_deadline
         self.expect(self.prediction)
 
     def expect(self, prediction: LengthPrediction) -> None:

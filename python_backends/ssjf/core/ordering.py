@@ -3,7 +3,8 @@
 An ordering never owns jobs. `waiting` (job id → Job) belongs to the queue that made the ordering; a job that left it
 is a dead entry here. The owner calls `trim` after it removed a job, which rebuilds the ordering when dead entries
 outnumber live ones, so that memory stays within twice the live jobs whatever is pushed and cancelled. Amortised O(1).
-A job whose place has changed (`move`) gets a second entry and leaves its first one behind, dead.
+A job whose place has changed (`move`) gets a second entry and leaves its first one behind, dead. Ids must not come
+again. To move a job that is old is O(n) where lines are kept by arrival (`hrrn`), else O(log n).
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,12 +25,12 @@ class LengthPrior:
 
     def __init__(self, initial: float, window: int):
         self._initial = initial
-        self._lengths = np.zeros(window)
+        self._lengths: deque[float] = deque(maxlen=window)
         self.seen = 0
 
     def observe(self, output_tokens: float) -> None:
         """Take one finished answer, tokens of one sequence."""
-        self._lengths[self.seen % len(self._lengths)] = output_tokens
+        self._lengths.append(output_tokens)
         self.seen += 1
 
     def mean(self) -> float:
@@ -36,7 +38,7 @@ class LengthPrior:
         return max(1.0, float(self._known().mean()))
 
     def prediction(self, min_tokens: int = 1, max_tokens: int | None = None) -> LengthPrediction:
-        """The clamped distribution of recent answers as a prediction. O(window log window), some 20 µs for 512."""
+        """The clamped distribution of recent answers as a prediction. O(window log window), some 40 µs for 512."""
         lengths = np.sort(np.clip(self._known(), min_tokens, max_tokens))
         tail = max(1, round(len(lengths) * _TAIL_SHARE))
         return LengthPrediction(
@@ -48,6 +50,5 @@ class LengthPrior:
 
     def _known(self) -> NDArray[np.float64]:
         """The remembered lengths, with the configured prior in place of those that are missing."""
-        if self.seen >= _PRIOR_COUNT:
-            return self._lengths[: self.seen]
-        return np.append(self._lengths[: self.seen], [self._initial] * (_PRIOR_COUNT - self.seen))
+        missing = max(0, _PRIOR_COUNT - self.seen)
+        return np.array([*self._lengths, *[self._initial] * missing])

@@ -53,10 +53,9 @@ class WaitingQueue:
         self.promotions = 0
         # All that waits, by id: to be read by everyone, to be changed by this class.
         self.jobs: dict[int, Job] = {}
-        self._due: dict[int, Job] = {}  # those with a start deadline
-        self._deadlines = KeyedOrder(self._due, _deadline)
-        self._classes: dict[int, PriorityClass] = {}
-        self._urgency: list[int] = []  # priority classes with waiting jobs, most urgent first
+        self.due: dict[int, Job] = {}  # likewise, those with a start deadline
+        self._deadlines = KeyedOrder(self.due, _deadline)
+        self._classes: dict[int, PriorityClass] = {}  # every class that was ever used, the most urgent first
 
     def __len__(self) -> int:
         return len(self.jobs)
@@ -80,11 +79,15 @@ class WaitingQueue:
 
     def push(self, job: Job) -> None:
         """Add a job; its id must not be waiting."""
-        self._enter(job).push(job)
+        level, queue = self._enter(job)
+        if queue.push(job):
+            level.shares.enter(job.tenant)
 
     def push_front(self, job: Job) -> None:
         """Put back a job that was taken, before all others of its tenant and class."""
-        self._enter(job).push_front(job)
+        level, queue = self._enter(job)
+        if queue.push_front(job):
+            level.shares.enter(job.tenant)
 
     def take(self, now: float, room: float) -> Job | None:
         """Remove and return the job that goes next into `room` KV tokens; None if none may.
@@ -93,22 +96,21 @@ class WaitingQueue:
         nothing that comes after it is looked at.
         """
         arrived_by = now - self.max_wait_s
-        for urgency in self._urgency:
-            level = self._classes[urgency]
-            # Only where room is limited may a tenant whose turn it is have nothing to send.
-            turn = (level.shares.next(),) if room == math.inf else level.shares.in_turn()
-            for tenant in turn:
-                queue = level.tenants[tenant]
-                job = queue.urgent(arrived_by)
-                if job is None:
-                    job = queue.best(now, room)
-                elif job.kv_tokens > room:
-                    return None
-                if job is not None:
-                    if job.arrival <= arrived_by:
-                        self.promotions += 1
-                    self._drop(job, level, queue)
-                    return job
+        for level in self._classes.values():
+            if not level.length:
+                continue
+            if room == math.inf:
+                job = level.tenants[level.shares.next()].first(now, arrived_by)
+            else:
+                job = _first_for(room, level, now, arrived_by)
+            if job is None:
+                continue
+            if job.kv_tokens > room:
+                return None
+            if job.arrival <= arrived_by:
+                self.promotions += 1
+            self._drop(job, level, level.tenants[job.tenant])
+            return job
         return None
 
     def repredict(self, job_id: int, prediction: LengthPrediction) -> Job | None:
@@ -121,6 +123,12 @@ class WaitingQueue:
             level.by_size[job.digits] += job.predicted_work
             level.tenants[job.tenant].move(job)
         return job
+
+    def set_start_deadline(self, job: Job, deadline: float) -> None:
+        """Change when a waiting job that has a start deadline must have started."""
+        job.start_deadline = deadline
+        self._deadlines.move(job)
+        self._deadlines.trim()
 
     def remove(self, job_id: int) -> Job | None:
         """Take a job out of the queue; None if it does not wait."""
@@ -137,21 +145,14 @@ class WaitingQueue:
         level.length -= 1
         level.by_size[job.digits] -= job.predicted_work
         if job.start_deadline is not None:
-            del self._due[job.job_id]
+            del self.due[job.job_id]
             self._deadlines.trim()
         if not others:
             self._leave(level, job)
 
-    @property
-    def has_deadlines(self) -> bool:
-        """Whether any waiting job has a start deadline."""
-        return bool(self._due)
-
     def expire(self, now: float) -> list[Job]:
         """Remove and return the jobs whose start deadline is at `now` or before, the earliest first."""
         expired: list[Job] = []
-        if not self._due:
-            return expired
         while (when := self.next_deadline()) is not None and when <= now:
             job = self._deadlines.first()
             assert job is not None
@@ -170,7 +171,7 @@ class WaitingQueue:
         Those of more urgent classes; in its own, as long as no other tenant takes turns there: under `fcfs` all, under
         policies that go by predictions those that are shorter by a power of two.
         """
-        urgent = sum(self._classes[urgency].backlog for urgency in self._urgency if urgency < job.priority_class)
+        urgent = sum(level.backlog for urgency, level in self._classes.items() if urgency < job.priority_class)
         level = self._classes.get(job.priority_class)
         if level is None or level.shares.present != 1 or not level.tenants.get(job.tenant):
             return urgent
@@ -204,32 +205,28 @@ class WaitingQueue:
 
     def lengths(self) -> dict[int, int]:
         """Waiting jobs by priority class, for every class that was ever used."""
-        return {urgency: level.length for urgency, level in sorted(self._classes.items())}
+        return {urgency: level.length for urgency, level in self._classes.items()}
 
     def backlogs(self) -> dict[int, float]:
         """Predicted output tokens that wait, by priority class."""
-        return {urgency: level.backlog for urgency, level in sorted(self._classes.items())}
+        return {urgency: level.backlog for urgency, level in self._classes.items()}
 
-    def _enter(self, job: Job) -> TenantQueue:
+    def _enter(self, job: Job) -> tuple[PriorityClass, TenantQueue]:
         level = self._classes.get(job.priority_class)
         if level is None:
-            level = self._classes[job.priority_class] = PriorityClass(self._weights)
-        if not level.length:
-            self._urgency.append(job.priority_class)
-            self._urgency.sort()
+            self._classes[job.priority_class] = level = PriorityClass(self._weights)
+            self._classes = dict(sorted(self._classes.items()))
         queue = level.tenants.get(job.tenant)
         if queue is None:
             queue = level.tenants[job.tenant] = TenantQueue(self._policy, self._budgeted)
-        if not queue:
-            level.shares.enter(job.tenant)
         self.jobs[job.job_id] = job
         if job.start_deadline is not None:
-            self._due[job.job_id] = job
+            self.due[job.job_id] = job
             self._deadlines.add(job)
         self.size_bytes += job.size_bytes
         level.length += 1
         level.by_size[job.digits] += job.predicted_work
-        return queue
+        return level, queue
 
     def _leave(self, level: PriorityClass, job: Job) -> None:
         """The last job of a tenant left, perhaps the last of its class."""
@@ -238,10 +235,19 @@ class WaitingQueue:
             level.tenants = {tenant: queue for tenant, queue in level.tenants.items() if queue}
         if not level.length:
             level.by_size = [0.0] * (MOST_DIGITS + 1)
-            self._urgency.remove(job.priority_class)
 
     def _tenant_queues(self) -> list[TenantQueue]:
         return [queue for level in self._classes.values() for queue in level.tenants.values()]
+
+
+def _first_for(room: float, level: PriorityClass, now: float, arrived_by: float) -> Job | None:
+    """The job that goes next into a limited room: one that fits, or an urgent one that the room is to be kept for."""
+    for tenant in level.shares.in_turn():  # one whose turn it is may have nothing that fits
+        queue = level.tenants[tenant]
+        job = queue.urgent(arrived_by) or queue.best(now, room)
+        if job is not None:
+            return job
+    return None
 
 
 def _deadline(job: Job) -> float:

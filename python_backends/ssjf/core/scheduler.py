@@ -5,6 +5,8 @@ Not thread-safe and without a clock: one owner calls it and passes `now` (second
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any, Literal, NamedTuple
 
@@ -29,8 +31,11 @@ _RATE_CHECK_EVERY = 128
 class Schedule(NamedTuple):
     """One decision: jobs to hand to the engine now, in this order, and jobs that missed their start deadline."""
 
-    dispatch: list[Job]
-    expired: list[Job]
+    dispatch: Sequence[Job]
+    expired: Sequence[Job]
+
+
+_NOTHING = Schedule([], [])  # the usual decision: never changed by anyone
 
 
 class Scheduler:
@@ -75,12 +80,15 @@ class Scheduler:
         queue.push(job)
 
     def repredict(self, job_id: int, prediction: LengthPrediction, now: float) -> Job | None:
-        """Put a waiting job where it would be had `prediction` come with it. Its deadlines stay as they are.
+        """Put a waiting job where it would be had `prediction` come with it; its latest start, too, follows from that.
 
         Returns the job; None if it does not wait (any more).
         """
         job = self._queue.repredict(job_id, prediction)
-        self.counts.repredicted += job is not None
+        if job is not None:
+            self.counts.repredicted += 1
+            if job.end_deadline is not None:
+                self._queue.set_start_deadline(job, self._latest_start(job, self._run_s(job)))
         return job
 
     def schedule(self, now: float, capacity: Capacity | None = None) -> Schedule:
@@ -88,17 +96,16 @@ class Scheduler:
 
         `capacity`: what the engines can take, where that may be less than the limits (one of them is out, say).
         """
-        dispatch: list[Job] = []
-        expired: list[Job] = []
         queue, admission = self._queue, self._admission
         if not queue.jobs:
-            return Schedule(dispatch, expired)
-        if queue.has_deadlines:
-            expired = queue.expire(now)
-            self.counts.expired += len(expired)
+            return _NOTHING
+        expired = self._expire(now) if queue.due else _NOTHING.expired
         slots, share = admission.free_slots(), 1.0
         if capacity is not None:
             slots, share = min(slots, capacity.slots), capacity.share
+        if slots <= 0:
+            return Schedule([], expired) if expired else _NOTHING
+        dispatch: list[Job] = []
         while slots > len(dispatch) and queue.jobs:
             job = queue.take(now, admission.room(share))
             if job is None:
@@ -239,6 +246,11 @@ class Scheduler:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
+    def _expire(self, now: float) -> Sequence[Job]:
+        expired = self._queue.expire(now)
+        self.counts.expired += len(expired)
+        return expired
+
     def _refuse(self, job: Job) -> None:
         settings, waiting = self.settings, len(self._queue)
         self.counts.rejected += 1
@@ -262,9 +274,7 @@ class Scheduler:
         due = [deadline for deadline in (job.start_deadline, job.end_deadline) if deadline is not None]
         if not due:
             return
-        if job.end_deadline is not None:
-            job.start_deadline = min(*due, job.end_deadline - run_s)
-        assert job.start_deadline is not None
+        job.start_deadline = self._latest_start(job, run_s)
         slots = len(self._admission) + max(0, self._admission.free_slots())
         wait_s = self._forecast.wait_s(self._queue.ahead(job), max(1, slots))
         if now < job.start_deadline and now + wait_s <= job.start_deadline:
@@ -275,6 +285,11 @@ class Scheduler:
             raise DeadlineExceeded(f"the deadline passed {late:.3f} s before the request was queued")
         expected = f"{wait_s:.2f} s of waiting and {run_s:.2f} s of answering"
         raise DeadlineExceeded(f"the deadline is in {-late:.2f} s, and at least {expected} are expected")
+
+    def _latest_start(self, job: Job, run_s: float) -> float:
+        """When a job with a deadline must have started, if it is to run for `run_s`."""
+        start, end = job.given_start_deadline, job.end_deadline
+        return min(math.inf if start is None else start, math.inf if end is None else end - run_s)
 
     def _run_s(self, job: Job) -> float:
         """How long the job is expected to run: predictions are corrected by their bias, useless ones are not used."""
@@ -301,7 +316,7 @@ class Scheduler:
 
     def _apply(self, settings: CoreSettings) -> None:
         self.settings = settings
-        self._admission.settings = settings
+        self._admission.apply(settings)
         self._queue.max_wait_s = settings.max_wait_s
         self._queue.set_budgeted(settings.max_inflight_tokens is not None)
 

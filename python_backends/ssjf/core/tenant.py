@@ -43,17 +43,21 @@ class TenantQueue:
         by_cost = len(self._by_cost) if self._by_cost is not None else 0
         return len(self._order) + len(self._by_age) + by_cost + len(self._returned_line)
 
-    def push(self, job: Job) -> None:
+    def push(self, job: Job) -> bool:
+        """Add a job. Whether it is the only one."""
         self._order.add(job)
         self._by_age.add(job)
         if self._by_cost is not None:
             self._by_cost.add(job)
-        self._waiting[job.job_id] = job
+        waiting = self._waiting
+        waiting[job.job_id] = job
+        return len(waiting) == 1 and not self._returned
 
-    def push_front(self, job: Job) -> None:
-        """Put a job back that had been taken: before all others of this tenant."""
+    def push_front(self, job: Job) -> bool:
+        """Put a job back that had been taken: before all others of this tenant. Whether it is the only one."""
         self._returned_line.add(job)
         self._returned[job.job_id] = job
+        return len(self) == 1
 
     def move(self, job: Job) -> None:
         """Give a waiting job the place that its new prediction asks for; one that was put back stays in front."""
@@ -73,7 +77,7 @@ class TenantQueue:
             self._returned_line.trim()
         else:
             del waiting[job.job_id]
-            # A view can only have become half dead after as many deaths as there are live jobs.
+            # A view can only have become half dead after about as many deaths as there are live jobs.
             self._deaths += 1
             if self._deaths > len(waiting) + _TRIM_SLACK:
                 self._trim()
@@ -91,6 +95,12 @@ class TenantQueue:
         if self._returned:
             return self._returned_line.first()
         return self._by_age.first_of(arrived_by)
+
+    def first(self, now: float, arrived_by: float) -> Job | None:
+        """The job that goes next where room is not limited: an urgent one, else the policy's first."""
+        if self._returned:
+            return self._returned_line.first()
+        return self._by_age.first_of(arrived_by) or self._order.first(now)
 
     def oldest_arrival(self) -> float:
         """Arrival of the job that has waited longest; inf if none waits."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 
@@ -88,13 +89,9 @@ class Simulation:
         self._requests = requests
         # Lists: single elements of numpy arrays are slow to get.
         self._arrivals: list[float] = [*requests.arrival_s.tolist(), math.inf]
-        self._outputs: list[float] = requests.output_tokens.tolist()
         self._output_tokens: list[int] = requests.output_tokens.astype(np.int64).tolist()
-        self._prompt_tokens: list[int] = requests.prompt_tokens.astype(np.int64).tolist()
-        self._predictions = make_predictions(requests, predictor)
-        self._longest = max(self._output_tokens) + 1
-        self._tells_truth = arm.policy == ORACLE
-        self._engine = make_engine(setup, requests.prompt_tokens.tolist(), self._outputs)
+        self._jobs = make_jobs(requests, predictor, tells_truth=arm.policy == ORACLE)
+        self._engine = make_engine(setup, requests.prompt_tokens.tolist(), requests.output_tokens.tolist())
         self._budgeted = setup.tokens is not None
         self._starts = [math.nan] * len(requests)
         self._ends = [0.0] * len(requests)
@@ -104,12 +101,12 @@ class Simulation:
         """Go on until every request has ended. What comes at one moment from one side is decided on together."""
         arrivals, lengths, ends = self._arrivals, self._output_tokens, self._ends
         submit, finish, dispatch = self._scheduler.submit, self._scheduler.finish, self._dispatch
-        advance, next_event = self._engine.advance, self._engine.next_event
+        advance, next_event, jobs = self._engine.advance, self._engine.next_event, self._jobs
         place, left, now, event = 0, len(self._requests), 0.0, math.inf
         while left:
             if arrivals[place] <= event:
                 now = arrivals[place]
-                submit(self._job(place, now), now)
+                submit(next(jobs), now)
                 self._submitted = place = place + 1
                 changed = arrivals[place] != now
             else:
@@ -125,23 +122,19 @@ class Simulation:
         promotions = self._scheduler.snapshot(now).promotions
         return Timeline(self._requests.arrival_s, np.array(self._starts), np.array(ends), promotions)
 
-    def _job(self, place: int, now: float) -> Job:
-        truth = self._outputs[place] if self._tells_truth else None
-        prompt_tokens, prediction = self._prompt_tokens[place], self._predictions[place]
-        return Job(place, now, prompt_tokens, self._longest, 0, prediction, expected_tokens=truth)
-
     def _dispatch(self, now: float) -> bool:
         """Start what the scheduler decides to. Whether the engine was touched."""
         if self._budgeted:
             for place, tokens in self._engine.progress(now):
                 self._scheduler.progress(place, tokens, now)
-        dispatch = self._scheduler.schedule(now).dispatch
-        if dispatch:
-            places = [job.job_id for job in dispatch]
-            for place in places:
-                self._starts[place] = now
+        places = []
+        for job in self._scheduler.schedule(now).dispatch:
+            place = job.job_id
+            places.append(place)
+            self._starts[place] = now
+        if places:
             self._engine.start(places, now)
-        return self._budgeted or bool(dispatch)
+        return self._budgeted or bool(places)
 
 
 def make_engine(setup: Setup, prompts: Sequence[float], outputs: Sequence[float]) -> Engine:
@@ -156,6 +149,17 @@ def _engine_at_full_speed(setup: Setup, prompts: Sequence[float], outputs: Seque
     if setup.model.chunk_tokens is not None:
         return ChunkedEngine(setup.model, prompts, outputs)
     return LockstepEngine(setup.model, prompts, outputs)
+
+
+def make_jobs(requests: RequestSet, predictor: str | None, *, tells_truth: bool) -> Iterator[Job]:
+    """The requests as the scheduler sees them, in order of arrival; their ids are their places in the set."""
+    outputs = requests.output_tokens
+    prompts = requests.prompt_tokens.astype(np.int64).tolist()
+    truths: Iterable[float | None] = outputs.tolist() if tells_truth else repeat(None)
+    columns = zip(requests.arrival_s.tolist(), prompts, make_predictions(requests, predictor), truths, strict=False)
+    longest = int(outputs.max()) + 1
+    for place, (arrival, prompt_tokens, prediction, truth) in enumerate(columns):
+        yield Job(place, arrival, prompt_tokens, longest, 0, prediction, expected_tokens=truth)
 
 
 def make_predictions(requests: RequestSet, predictor: str | None) -> list[LengthPrediction]:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssjf.core.errors import DeadlineExceeded
+from ssjf.core.job import LengthPrediction
 from ssjf.core.scheduler import Scheduler
 from tests.unit.core.build import make_job, make_scheduler
 
@@ -161,3 +162,19 @@ def test_with_true_predictions_no_engine_time_is_thrown_away(jobs: list[tuple[in
         assert job.end_deadline is not None
         assert now <= job.end_deadline + 1e-6
         scheduler.finish(job.job_id, int(job.predicted_tokens), now)
+
+
+def test_what_is_learnt_of_a_waiting_job_changes_when_it_must_have_started() -> None:
+    scheduler = practised()
+    running = occupy(scheduler, 100.0)
+    job, bounded = make_job(50, end_deadline=112.0), make_job(50, start_deadline=104.0, end_deadline=112.0)
+    scheduler.submit(job, 100.0)
+    scheduler.repredict(job.job_id, LengthPrediction(10, 10), 100.0)
+    assert scheduler.next_event(100.0) == pytest.approx(112.0 - 10 * PACE_S)
+    scheduler.submit(bounded, 100.0)
+    scheduler.repredict(bounded.job_id, LengthPrediction(10, 10), 100.0)
+    assert scheduler.next_event(100.0) == 104.0  # as its client asked
+    scheduler.repredict(job.job_id, LengthPrediction(100, 100), 100.0)
+    assert scheduler.next_event(100.0) == pytest.approx(112.0 - 100 * PACE_S)
+    scheduler.finish(running, 100, 103.0)
+    assert scheduler.schedule(103.0) == ([bounded], [job])
