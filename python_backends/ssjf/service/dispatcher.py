@@ -93,11 +93,15 @@ class Dispatcher:
         self._recorder.policy = self._core.settings.policy
         plan = self._core.schedule(now, self._pool.capacity(self._core.settings))
         for job in plan.expired:
-            self._ends.fail(
-                self._rows[job.job_id].call, DeadlineExceeded("no engine slot was free in time for its deadline")
-            )
+            row = self._rows.get(job.job_id)
+            if row is not None:  # else the call has ended with another row of it
+                self._ends.fail(row.call, DeadlineExceeded("no engine slot was free in time for its deadline"))
         for job in plan.dispatch:
-            self._start(self._rows[job.job_id], now)
+            row = self._rows.get(job.job_id)
+            if row is not None:
+                self._start(row, now)
+            else:
+                self._core.finish(job.job_id, 0, now, learn=False)
         self._set_timer(self._core.next_event(now))
 
     def _predicted(self, row: LiveRow, coming: asyncio.Task[LengthPrediction]) -> None:

@@ -117,15 +117,18 @@ class Predictor:
             response = await self._infer(message, timeout=self._timeout_s + _PATIENCE_S)
             prediction = self.read(_distribution(response), max_tokens)
         except grpc.aio.AioRpcError as error:
-            reason = f"{error.code().name}: {error.details()}"
-            self._note_failure(reason, silent=error.code() == grpc.StatusCode.DEADLINE_EXCEEDED)
-            raise PredictionFailed(reason) from None
+            failure = PredictionFailed(f"{error.code().name}: {error.details()}")
         except PredictionFailed as error:
-            self._note_failure(str(error), silent=False)
-            raise
-        if time.monotonic() - asked <= self._timeout_s:
-            self._failures, self._resume_at = 0, 0.0
-        return prediction
+            failure = error
+        except (ValueError, KeyError, IndexError) as error:
+            failure = PredictionFailed(f"the proxy's answer cannot be read: {error!r}")
+        else:
+            if time.monotonic() - asked <= self._timeout_s:
+                self._failures, self._resume_at = 0, 0.0
+            return prediction
+        if time.monotonic() - asked <= self._timeout_s:  # one that comes later was noted when it was late
+            self._note_failure(str(failure), silent=False)
+        raise failure
 
     def _note_failure(self, reason: str, *, silent: bool) -> None:
         self._failures += 1
@@ -136,8 +139,8 @@ class Predictor:
 
     def _over(self, asking: asyncio.Task[LengthPrediction]) -> None:
         self._late -= 1
-        if not asking.cancelled():
-            asking.exception()  # has been logged; unread, asyncio would log it again
+        if not asking.cancelled() and (error := asking.exception()) is not None:
+            log.warning("no late prediction: %s", error)
 
 
 def _distribution(response: Any) -> NDArray[np.float32]:

@@ -122,20 +122,22 @@ class Service:
 
     async def _prepare(self, live: LiveCall, stay: Stay) -> None:
         try:
-            prepared = await asyncio.gather(*(self._preparation.make(row.generation) for row in live.rows))
+            prepared = await asyncio.gather(*(self._prepare_row(row) for row in live.rows))
             stay.leave()  # from here on the core counts them
-            for row, ready in zip(live.rows, prepared, strict=True):
-                row.coming = ready.coming
-            if live.channel.ended:
-                for row in live.rows:
-                    row.expect_no_prediction()
-            else:
+            if not live.channel.ended:
                 self._submit(live, prepared)
         except SchedulerError as error:
             self.fail(live, error)
         except Exception:
             log.exception("a request could not be prepared")
             self.fail(live, InternalError("the scheduler could not prepare this request; its log has the reason"))
+
+    async def _prepare_row(self, row: LiveRow) -> PreparedRow:
+        ready = await self._preparation.make(row.generation)
+        row.coming = ready.coming
+        if row.call.channel.ended:  # another row may have failed it meanwhile
+            row.expect_no_prediction()
+        return ready
 
     def _submit(self, live: LiveCall, prepared: Sequence[PreparedRow]) -> None:
         now = self._loop.time()

@@ -19,11 +19,14 @@ MEAN = small_proxy.metadata().bin_means[BIN]
 
 
 class FakeProxy:
-    """`asked` questions came, `left` were taken back by their client; `broken`: answers are errors."""
+    """`asked` questions came, `left` were taken back by their client.
+
+    `broken`: answers are errors; `garbled`: they have another output than a distribution.
+    """
 
     def __init__(self) -> None:
         self.asked = self.left = 0
-        self.broken = False
+        self.broken = self.garbled = False
         self.gate = asyncio.Event()
         self.gate.set()
         self.url = ""
@@ -53,5 +56,6 @@ class FakeProxy:
         distribution = np.zeros((1, len(small_proxy.metadata().bin_means)), np.float32)
         distribution[0, BIN] = 1.0
         response = service_pb2.ModelInferResponse(raw_output_contents=[to_bytes(distribution)])
-        response.outputs.add(name="length_distribution", datatype="FP32", shape=distribution.shape)
+        shape = (0, 7) if self.garbled else distribution.shape
+        response.outputs.add(name="length_distribution", datatype="FP32", shape=shape)
         return response

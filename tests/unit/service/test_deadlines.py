@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+import numpy as np
 import pytest
 
+from ssjf.core.job import LengthPrediction
 from ssjf.core.settings import CoreSettings
 from ssjf.service.outcome import Outcome
 from ssjf.service.settings import ServiceSettings
@@ -69,3 +71,36 @@ def test_who_can_start_in_time_but_not_end_is_refused_only_where_it_would_be_cut
 
     settings = ServiceSettings(cancel_poll_s=0.005, cancel_past_deadline=cancels)
     run(scenario, CoreSettings(max_inflight=1), settings)
+
+
+@pytest.mark.parametrize("too_long", [(2,), (2, 3)])
+def test_rows_that_expire_take_nothing_but_their_own_call_along(
+    monkeypatch: pytest.MonkeyPatch, too_long: tuple[int, ...]
+) -> None:
+    """One decision drops one row, or both, of a call and starts what else may start: its other row, another call."""
+    monkeypatch.setattr("ssjf.core.forecast.Forecast.pace_s", lambda _self: 0.1)
+
+    async def scenario(bench: Bench) -> None:
+        bench.engine.gate.clear()
+        running = bench.send("running")
+        await bench.until(lambda: bench.engine.started == ["running"])
+        two = bench.send(
+            text_input=np.array([[b"one"], [b"two"]], np.object_),
+            max_tokens=np.array([[64], [64]], np.int32),
+            parameters={"deadline_ms": 5000},
+        )
+        after = bench.send("after")
+        await bench.until(lambda: bench.service.snapshot().queue_length == 3)
+        now = bench.service.now()
+        for job_id in too_long:  # 6.4 s are now expected of them
+            assert bench.core.repredict(job_id, LengthPrediction(64.0, 64.0), now)
+        bench.core.set_limits(now, max_inflight=2)
+        bench.service.dispatcher.pump_soon()
+        await bench.ended(two)
+        assert two.ends == ["DeadlineExceeded: no engine slot was free in time for its deadline"]
+        await bench.until(lambda: bench.engine.started == ["running", "after"])
+        bench.engine.gate.set()
+        await bench.ended(running, after)
+        assert (running.ends, after.ends) == (["final"], ["final"])
+
+    run(scenario, CoreSettings(policy="ssjf", max_inflight=1))

@@ -111,6 +111,29 @@ def test_a_late_error_is_no_prediction() -> None:
     run(scenario, SHORT_S)
 
 
+def test_so_is_an_answer_that_makes_no_sense() -> None:
+    async def scenario(proxy: FakeProxy, predictor: Predictor) -> None:
+        proxy.garbled = True
+        with pytest.raises(PredictionFailed, match="cannot be read"):
+            await ask(predictor)
+
+    run(scenario, LONG_S)
+
+
+def test_questions_that_were_late_and_then_lost_say_nothing_about_a_proxy_that_is_well_again() -> None:
+    async def scenario(proxy: FakeProxy, predictor: Predictor) -> None:
+        proxy.gate.clear()
+        lost = [await late(predictor) for _ in range(PAUSE_AFTER - 1)]
+        proxy.broken = True
+        proxy.gate.set()
+        await asyncio.wait(lost)
+        proxy.broken = False
+        predictor._timeout_s = LONG_S  # from here on every answer is one in time, however slow this machine is
+        assert (await ask(predictor)).mean == MEAN
+
+    run(scenario, SHORT_S)
+
+
 def test_nobody_waits_for_a_proxy_that_was_late_in_a_row_but_it_is_asked_all_the_same() -> None:
     async def scenario(proxy: FakeProxy, predictor: Predictor) -> None:
         await pause(proxy, predictor)
