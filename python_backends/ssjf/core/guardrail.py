@@ -23,7 +23,7 @@ class Guardrail:
 
     def __init__(self, settings: CoreSettings):
         self._settings = settings
-        self._answers: deque[tuple[float, float]] = deque(maxlen=settings.guardrail_window)  # predicted and actual
+        self._lengths: deque[float] = deque(maxlen=2 * settings.guardrail_window)  # predicted, actual, predicted, …
         self._seen = 0
         self.fallen = False
         # How often it fell or recovered; the state after the last computation.
@@ -33,14 +33,14 @@ class Guardrail:
 
     def observe(self, predicted: float, actual: float) -> bool:
         """Take one finished answer, lengths in tokens of one sequence. True if `fallen` changed."""
-        self._answers.append((predicted, actual))
+        self._lengths.extend((predicted, actual))
         self._seen = seen = self._seen + 1
         if seen % self._settings.guardrail_every or seen < self._settings.guardrail_min_answers:
             return False
         return self._judge()
 
     def _judge(self) -> bool:
-        predicted, actual = np.array(self._answers).T
+        predicted, actual = np.fromiter(self._lengths, np.float64).reshape(-1, 2).T
         self.tau = kendall_tau_b(predicted, actual)
         self.bias = float(predicted.sum() / max(1.0, actual.sum()))
         if not self._settings.guardrail:

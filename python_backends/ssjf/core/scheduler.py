@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
 
 from ssjf.core.admission import Admission, Capacity, Running
 from ssjf.core.errors import DeadlineExceeded, InvalidRequest, QueueFull
@@ -28,7 +28,8 @@ _RATE_DRIFT = 1.5
 _RATE_CHECK_EVERY = 128
 
 
-class Schedule(NamedTuple):
+@dataclass(slots=True)
+class Schedule:
     """One decision: jobs to hand to the engine now, in this order, and jobs that missed their start deadline."""
 
     dispatch: Sequence[Job]

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssjf.core.admission import Capacity
+from ssjf.core.scheduler import Schedule
 from tests.unit.core.build import make_job, make_scheduler
 
 
@@ -25,7 +26,7 @@ def test_with_no_engine_nothing_starts_but_deadlines_still_pass() -> None:
     hurried, patient = make_job(start_deadline=5.0), make_job()
     scheduler.submit(hurried, 0.0)
     scheduler.submit(patient, 0.0)
-    assert scheduler.schedule(5.0, Capacity(0, 0.0)) == ([], [hurried])
+    assert scheduler.schedule(5.0, Capacity(0, 0.0)) == Schedule([], [hurried])
     assert scheduler.schedule(6.0).dispatch == [patient]
 
 

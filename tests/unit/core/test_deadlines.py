@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ssjf.core.errors import DeadlineExceeded
 from ssjf.core.job import LengthPrediction
-from ssjf.core.scheduler import Scheduler
+from ssjf.core.scheduler import Schedule, Scheduler
 from tests.unit.core.build import make_job, make_scheduler
 
 PACE_S = 0.1  # seconds a token of the engine in these tests
@@ -41,7 +41,7 @@ def test_a_job_is_dropped_when_the_time_that_it_needs_is_no_longer_there() -> No
     scheduler.submit(job, 100.0)
     assert scheduler.next_event(100.0) == pytest.approx(112.0 - 50 * PACE_S)
     scheduler.finish(running, 100, 108.0)
-    assert scheduler.schedule(108.0) == ([], [job])
+    assert scheduler.schedule(108.0) == Schedule([], [job])
 
 
 def test_without_an_end_deadline_only_the_start_counts() -> None:
@@ -177,4 +177,4 @@ def test_what_is_learnt_of_a_waiting_job_changes_when_it_must_have_started() -> 
     scheduler.repredict(job.job_id, LengthPrediction(100, 100), 100.0)
     assert scheduler.next_event(100.0) == pytest.approx(112.0 - 100 * PACE_S)
     scheduler.finish(running, 100, 103.0)
-    assert scheduler.schedule(103.0) == ([bounded], [job])
+    assert scheduler.schedule(103.0) == Schedule([bounded], [job])

@@ -4,6 +4,7 @@ import pytest
 
 from ssjf.core.errors import DeadlineExceeded, InvalidRequest, InvalidSetting, QueueFull
 from ssjf.core.policies.registry import POLICY_NAMES
+from ssjf.core.scheduler import Schedule
 from tests.unit.core.build import drain, make_job, make_scheduler
 
 
@@ -76,7 +77,7 @@ def test_a_job_that_cannot_start_in_time_is_dropped_at_its_deadline() -> None:
     assert scheduler.schedule(6.0).expired == [later]
     assert scheduler.next_event(6.0) == 7.0
     scheduler.finish(running.job_id, 5, 6.5)
-    assert scheduler.schedule(7.0) == ([], [late])
+    assert scheduler.schedule(7.0) == Schedule([], [late])
     assert scheduler.next_event(7.0) is None
 
 
@@ -96,7 +97,7 @@ def test_a_returned_job_keeps_its_deadline() -> None:
     scheduler.schedule(0.0)
     scheduler.requeue(job.job_id, 1.0)
     assert scheduler.next_event(1.0) == 7.0
-    assert scheduler.schedule(7.0) == ([], [job])
+    assert scheduler.schedule(7.0) == Schedule([], [job])
 
 
 def test_cancelling_a_waiting_job_takes_it_out() -> None:
