@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -40,7 +41,7 @@ def test_a_job_goes_where_it_would_be_had_its_last_prediction_come_with_it(
         at: tokens for at, tokens in moves if at < len(jobs)
     }
     for at, (first, _, arrival, tenant) in enumerate(jobs):
-        facts = {"job_id": at, "arrival": arrival, "tenant": tenant, "prompt_tokens": at}
+        facts: dict[str, Any] = {"job_id": at, "arrival": arrival, "tenant": tenant, "prompt_tokens": at}
         anew.submit(make_job(first, **facts), 50.0)
         job = make_job(**facts)
         job.expect(said(last[at]))
