@@ -6,7 +6,7 @@ from ssjf.core.admission import Running
 
 # Weight of the newest answer in the running means, and the answers before which it is that of a plain mean.
 _GAIN = 0.05
-_FIRST = 20
+_FIRST = round(1 / _GAIN)
 # Answers before the pace is believed.
 _ENOUGH = 8
 # What to tell a refused client while no answer has been finished yet.

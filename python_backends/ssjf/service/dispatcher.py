@@ -100,7 +100,7 @@ class Dispatcher:
             row = self._rows.get(job.job_id)
             if row is not None:
                 self._start(row, now)
-            else:
+            else:  # likewise; its end has asked for another decision, which finds the slot free
                 self._core.finish(job.job_id, 0, now, learn=False)
         self._set_timer(self._core.next_event(now))
 

@@ -160,6 +160,13 @@ class Bench:
         self.service.accept(Call(request_id, given, parameters or {}, 0, arrival), client)
         return client
 
+    async def occupied(self) -> Client:
+        """Close the engine's gate behind one request, `running`, that has the first slot."""
+        self.engine.gate.clear()
+        client = self.send("running")
+        await self.until(lambda: self.engine.started == ["running"])
+        return client
+
     async def until(self, condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
         """Let the service run until `condition` holds."""
 

@@ -56,9 +56,7 @@ def test_who_can_start_in_time_but_not_end_is_refused_only_where_it_would_be_cut
     monkeypatch.setattr("ssjf.core.forecast.Forecast.pace_s", lambda _self: 10.0)
 
     async def scenario(bench: Bench) -> None:
-        bench.engine.gate.clear()
-        running = bench.send("running")
-        await bench.until(lambda: bench.engine.started == ["running"])
+        running = await bench.occupied()
         asked = bench.send("12345", parameters={"deadline_ms": 20_000})  # five tokens are predicted, 50 s
         if cancels:
             await bench.ended(asked)
@@ -81,9 +79,7 @@ def test_rows_that_expire_take_nothing_but_their_own_call_along(
     monkeypatch.setattr("ssjf.core.forecast.Forecast.pace_s", lambda _self: 0.1)
 
     async def scenario(bench: Bench) -> None:
-        bench.engine.gate.clear()
-        running = bench.send("running")
-        await bench.until(lambda: bench.engine.started == ["running"])
+        running = await bench.occupied()
         two = bench.send(
             text_input=np.array([[b"one"], [b"two"]], np.object_),
             max_tokens=np.array([[64], [64]], np.int32),

@@ -38,9 +38,7 @@ async def _result(future: asyncio.Future[LengthPrediction]) -> LengthPrediction:
 
 async def hold(bench: Bench, *waiting: str) -> None:
     """One request in the only slot, and the others behind it."""
-    bench.engine.gate.clear()
-    bench.send("running")
-    await bench.until(lambda: bench.engine.started == ["running"])
+    await bench.occupied()
     for text in waiting:
         bench.send(text)
     await bench.until(lambda: bench.service.snapshot().queue_length == len(waiting))
@@ -95,9 +93,7 @@ def test_a_failure_leaves_the_prior() -> None:
 def test_nobody_is_asked_any_more_for_a_request_that_has_ended() -> None:
     async def scenario(bench: Bench) -> None:
         Proxy(bench, "gone", "stopped")
-        bench.engine.gate.clear()
-        bench.send("running")
-        await bench.until(lambda: bench.engine.started == ["running"])
+        await bench.occupied()
         gone, stopped = bench.send("gone"), bench.send("stopped", request_id="it")
         await bench.until(lambda: bench.service.snapshot().queue_length == 2)
         gone.gone = True
