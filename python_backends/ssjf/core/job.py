@@ -36,7 +36,7 @@ class Job:
     `sequences`: beams × returned sequences. `priority_class`: 0 is the most urgent. `expected_tokens`: the client's own
     hint, used by `sjf-oracle` alone. `size_bytes`: what the waiting request holds in memory.
 
-    `start_deadline` may be moved forward by the scheduler, `given_start_deadline` stays.
+    The scheduler may make `start_deadline` earlier; `given_start_deadline` stays.
 
     `predicted_tokens` and `tail_tokens` are the prediction clamped to [`min_tokens`, `max_tokens`]: the only place
     where that happens. `predicted_work` is that of all sequences, without the prefill; `digits` the length's binary

@@ -66,9 +66,7 @@ class TenantQueue:
         self._order.move(job)
         if self._by_cost is not None:
             self._by_cost.move(job)
-        self._deaths += 1
-        if self._deaths > len(self._waiting) + _TRIM_SLACK:
-            self._trim()
+        self._note_death()
 
     def remove(self, job: Job) -> bool:
         """Take a waiting job out, whatever view it was found in. Whether others wait."""
@@ -77,13 +75,14 @@ class TenantQueue:
             self._returned_line.trim()
         else:
             del waiting[job.job_id]
-            # A view can only have become half dead after about as many deaths as there are live jobs.
-            self._deaths += 1
-            if self._deaths > len(waiting) + _TRIM_SLACK:
-                self._trim()
+            self._note_death()
         return bool(waiting or returned)
 
-    def _trim(self) -> None:
+    def _note_death(self) -> None:
+        """Trim the views now and then: one can only have become half dead after about as many deaths as live jobs."""
+        self._deaths += 1
+        if self._deaths <= len(self._waiting) + _TRIM_SLACK:
+            return
         self._deaths = 0
         self._order.trim()
         self._by_age.trim()

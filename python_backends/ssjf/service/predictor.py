@@ -24,7 +24,7 @@ _INFER_METHOD = "/inference.GRPCInferenceService/ModelInfer"
 _PAUSE_AFTER_FAILURES = 5
 _PAUSE_S = 2.0
 # What a proxy that has not answered in time is given besides, and how many such questions may be open: behind one that
-# hangs they pile up, some 25 KB each.
+# hangs they pile up.
 _PATIENCE_S = 60.0
 _MOST_LATE = 1024
 
@@ -88,7 +88,7 @@ class Predictor:
     async def predict(self, input_ids: NDArray[np.int32], mask: NDArray[np.int32], max_tokens: int) -> LengthPrediction:
         """Ask the proxy. Raises PredictionFailed or PredictionLate within the time budget, whatever state it is in."""
         left_alone = time.monotonic() < self._resume_at
-        if left_alone and not (self._silent and self._late < _MOST_LATE):
+        if left_alone and not self._silent:
             raise PredictionFailed("the proxy is being left alone after repeated failures")
         asking = asyncio.get_running_loop().create_task(self._ask(input_ids, mask, max_tokens))
         if not left_alone:
@@ -101,7 +101,7 @@ class Predictor:
                 return asking.result()
             self._note_failure(f"no answer within {self._timeout_s:g} s", silent=True)
         if self._late >= _MOST_LATE:
-            asking.cancel()
+            asking.cancel()  # before its first step, if nobody has waited for it: then the proxy never hears of it
             raise PredictionFailed("the proxy does not answer")
         self._late += 1
         asking.add_done_callback(self._over)
