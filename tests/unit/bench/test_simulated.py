@@ -87,6 +87,7 @@ def test_gains_at_one_speed_are_those_of_the_order_alone(tmp_path: Path) -> None
     assert own.ci95_one_speed_vs_fcfs[0] < min(expected) < max(expected) < own.ci95_one_speed_vs_fcfs[1]
     assert sum(own.ci95_one_speed_vs_fcfs) == pytest.approx(sum(expected), abs=1e-3)
     assert own.one_speed_mean_s == pytest.approx((means["ssjf", TOKEN_S] + means["ssjf", 2 * TOKEN_S]) / 2, rel=1e-3)
+    assert own.one_speed_repeats_s == pytest.approx((means["ssjf", TOKEN_S], means["ssjf", 2 * TOKEN_S]), rel=1e-3)
     assert own.live_vs_fcfs < own.one_speed_vs_fcfs - 0.3
     assert own.share_of_oracle_gain == best.share_of_oracle_gain == pytest.approx(1.0)
 
@@ -103,7 +104,9 @@ def test_command_at_own_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     write_service(service, EXACT)
     options = ["--against-simulator", str(path), "--service", str(service), "--own-speed", "--json", str(out)]
     assert main(options) == 0
-    assert "at one speed" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "at one speed" in said
+    assert "Mean by repeat" in said
     assert [one["policy"] for one in json.loads(out.read_text())] == ["fcfs", "ssjf"]
     assert all("one_speed_vs_fcfs" in one and "live_p90_s" in one for one in json.loads(out.read_text()))
 
