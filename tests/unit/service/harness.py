@@ -54,6 +54,12 @@ class Client:
     def text(self) -> str:
         return "".join(piece.texts[0] for piece in self.pieces)
 
+    @property
+    def one_end(self) -> str:
+        """How the request ended; fails where it has not, or has more than once."""
+        assert len(self.ends) == 1
+        return self.ends[0]
+
 
 class ScriptedEngine:
     """Answers a prompt with its own bytes, one token at a time; holds every token back while `gate` is closed.

@@ -3,57 +3,23 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-from collections.abc import Awaitable, Callable
-from pathlib import Path
 
-import grpc
 import numpy as np
 import pytest
 
 from ssjf.core.settings import CoreSettings
-from ssjf.service.engine.base import EngineAdapter
-from ssjf.service.engine.endpoint import EngineEndpoint
-from ssjf.service.engine.tls import EngineTls
 from ssjf.service.metrics import gauges, totals
 from ssjf.service.outcome import Outcome
 from ssjf.service.settings import ServiceSettings
-from tests.unit.service.fake_triton import DEAD_STUB, FakeTriton, free_port
-from tests.unit.service.harness import Bench, Client, run
+from tests.unit.service.engines import run_with
+from tests.unit.service.fake_triton import DEAD_STUB, FakeTriton
+from tests.unit.service.harness import Bench
 
 TRUE = np.array([[True]])
-FOUR = CoreSettings(max_inflight=4, policy="fcfs")
-QUICK = ServiceSettings(cancel_poll_s=0.005)
-
-Scenario = Callable[[Bench, list[FakeTriton]], Awaitable[None]]
-
-
-def run_with(engines: int, scenario: Scenario, core: CoreSettings = FOUR, settings: ServiceSettings = QUICK) -> Bench:
-    """Run a scenario with that many engine servers; it starts those that it wants to run."""
-    ports = [free_port() for _ in range(engines)]
-
-    async def with_engines(bench: Bench) -> None:
-        fakes = [FakeTriton(port, text=settings.engine_flavour == "llmapi") for port in ports]
-        try:
-            await scenario(bench, fakes)
-        finally:
-            for fake in fakes:
-                await fake.stop()
-
-    def endpoints(adapter: EngineAdapter) -> list[EngineEndpoint]:
-        return [EngineEndpoint(f"127.0.0.1:{port}", adapter) for port in ports]
-
-    return run(with_engines, core, settings, endpoints)
 
 
 def states(bench: Bench) -> list[str]:
     return [engine["state"] for engine in bench.service.engine_state()]
-
-
-def one_end(client: Client) -> str:
-    assert len(client.ends) == 1
-    return client.ends[0]
 
 
 def test_jobs_go_to_the_endpoint_with_most_free_slots() -> None:
@@ -97,9 +63,9 @@ def test_a_break_in_the_middle_ends_only_answers_that_their_clients_have_seen() 
         engine.hang_after = None
         await engine.start()
         await bench.ended(streamed, whole)
-        assert one_end(streamed).startswith("EngineFailed: ")
+        assert streamed.one_end.startswith("EngineFailed: ")
         assert streamed.text == "st"
-        assert (whole.text, one_end(whole)) == ("whole", "final")
+        assert (whole.text, whole.one_end) == ("whole", "final")
 
     bench = run_with(1, scenario)
     assert [record.outcome for record in bench.records] == [Outcome.ENGINE_ERROR, Outcome.FINISHED]
@@ -131,7 +97,7 @@ def test_with_all_endpoints_out_requests_wait_until_one_is_back() -> None:
         late = bench.send("late")
         hurried = bench.send("hurried", parameters={"deadline_ms": 30})
         await bench.ended(hurried)
-        assert one_end(hurried) == "DeadlineExceeded: no engine slot was free in time for its deadline"
+        assert hurried.one_end == "DeadlineExceeded: no engine slot was free in time for its deadline"
         assert not early.ends
         assert not late.ends
         await engines[0].start()
@@ -149,7 +115,7 @@ def test_nobody_waits_for_ever_for_an_engine(monkeypatch: pytest.MonkeyPatch) ->
     async def scenario(bench: Bench, engines: list[FakeTriton]) -> None:
         client = bench.send("anybody there?")
         await bench.ended(client)
-        assert one_end(client).startswith("EngineUnavailable: no engine could be reached for 0.1 s; the last failure: ")
+        assert client.one_end.startswith("EngineUnavailable: no engine could be reached for 0.1 s; the last failure: ")
 
     run_with(1, scenario, settings=ServiceSettings(cancel_poll_s=0.005, engine_wait_s=0.1))
 
@@ -161,7 +127,7 @@ def test_a_request_is_queued_again_once_only() -> None:
             await engine.start()
         client = bench.send("breaks everything")
         await bench.ended(client)
-        assert one_end(client) == "EngineFailed: the engine process has died"
+        assert client.one_end == "EngineFailed: the engine process has died"
         assert sum(len(engine.requests) for engine in engines) == 2
 
     run_with(2, scenario)
@@ -194,7 +160,7 @@ def test_a_hang_after_the_client_has_seen_something_is_an_error(monkeypatch: pyt
         client = bench.send("streamed", stream=TRUE)
         await bench.ended(client)
         assert client.text == "str"
-        assert one_end(client) == "EngineFailed: the engine sent nothing for 0.2 s"
+        assert client.one_end == "EngineFailed: the engine sent nothing for 0.2 s"
 
     run_with(1, scenario, settings=ServiceSettings(cancel_poll_s=0.005, engine_stall_s=0.2))
 
@@ -204,7 +170,7 @@ def test_a_refused_request_does_not_take_the_engine_out() -> None:
         await engines[0].start()
         refused = bench.send("!refuse")
         await bench.ended(refused)
-        assert one_end(refused) == "EngineFailed: beam_width is 2, not supported"
+        assert refused.one_end == "EngineFailed: beam_width is 2, not supported"
         assert states(bench) == ["up"]
 
     run_with(1, scenario)
@@ -222,11 +188,11 @@ def test_a_dead_engine_process_behind_a_ready_model_gets_one_job_at_a_time() -> 
         sent_before = len(engine.requests)  # all at once, when nothing was known
         first = clients[0]
         await bench.ended(first)
-        assert one_end(first) == f"EngineFailed: {DEAD_STUB}"
+        assert first.one_end == f"EngineFailed: {DEAD_STUB}"
         assert len(engine.requests) == sent_before + 1
         engine.dead_stub = False
         await bench.ended(*clients)
-        assert all(one_end(client) in {"final", f"EngineFailed: {DEAD_STUB}"} for client in clients)
+        assert all(client.one_end in {"final", f"EngineFailed: {DEAD_STUB}"} for client in clients)
         again = bench.send("again")
         await bench.ended(again)
         assert (again.text, states(bench)) == ("again", ["up"])
@@ -240,7 +206,7 @@ def test_a_client_that_goes_while_its_job_waits_again_is_forgotten() -> None:
         await bench.until(lambda: bench.service.snapshot().requeued == 1)
         client.gone = True
         await bench.ended(client)
-        assert one_end(client) == "RequestCancelled: the client has gone"
+        assert client.one_end == "RequestCancelled: the client has gone"
 
     bench = run_with(1, scenario)
     assert [record.outcome for record in bench.records] == [Outcome.CANCELLED]
@@ -286,79 +252,3 @@ def test_status_and_metrics_show_the_engines() -> None:
         assert samples["ssjf_requeued_total", ()] >= 1
 
     run_with(2, scenario, settings=ServiceSettings(cancel_poll_s=0.005, control_token="t"))
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A self-signed certificate for localhost; it is its own authority."""
-    if shutil.which("openssl") is None:
-        pytest.skip("needs the openssl command to make a certificate")
-    folder = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-         "-keyout", folder / "key.pem", "-out", folder / "cert.pem", "-days", "2", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=DNS:localhost"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return folder
-
-
-@pytest.mark.parametrize(("ours", "answered"), [(True, True), (False, False)])
-def test_the_way_to_the_engine_can_be_encrypted_both_ways(certificates: Path, ours: bool, answered: bool) -> None:
-    cert, key = certificates / "cert.pem", certificates / "key.pem"
-    server = grpc.ssl_server_credentials([(key.read_bytes(), cert.read_bytes())], cert.read_bytes(), True)
-    tls = EngineTls(ca=cert, cert=cert if ours else None, key=key if ours else None)
-    port = free_port()
-
-    async def scenario(bench: Bench) -> None:
-        engine = await FakeTriton(port, credentials=server).start()
-        try:
-            client = bench.send("secret", parameters={"deadline_ms": 10_000 if answered else 300})
-            await bench.ended(client)
-            assert (client.text == "secret") is answered
-            assert bool(engine.requests) is answered
-        finally:
-            await engine.stop()
-
-    run(scenario, FOUR, QUICK, lambda adapter: [EngineEndpoint(f"localhost:{port}", adapter, tls.credentials())])
-
-
-LLMAPI = ServiceSettings(cancel_poll_s=0.005, engine_flavour="llmapi")
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_an_engine_that_gives_text_is_served_like_one_that_gives_tokens(stream: bool) -> None:
-    async def scenario(bench: Bench, engines: list[FakeTriton]) -> None:
-        await engines[0].start()
-        client = bench.send("hello world", stream=np.array([[stream]]))
-        await bench.ended(client)
-        assert client.text == "hello world"
-        assert sum(piece.output_tokens for piece in client.pieces) == len("hello world")
-        extras = client.pieces[0].extras
-        assert {name: value.tolist() for name, value in extras.items()} == {
-            "kv_cache_reused_blocks": [[7]], "acceptance_rate": [[0.5]],
-        }  # fmt: skip
-
-    bench = run_with(1, scenario, settings=LLMAPI)
-    assert [(record.output_tokens, record.finish) for record in bench.records] == [(11, "stop")]
-
-
-def test_stop_words_and_the_limit_hold_for_text_too() -> None:
-    async def scenario(bench: Bench, engines: list[FakeTriton]) -> None:
-        await engines[0].start()
-        stopped = bench.send("hello world", stop_words=np.array([[b" w"]], dtype=np.object_))
-        cut = bench.send("hello world", max_tokens=np.array([[5]], np.int32))
-        await bench.ended(stopped, cut)
-        assert (stopped.text, cut.text) == ("hello", "hello")
-
-    bench = run_with(1, scenario, CoreSettings(max_inflight=1, policy="fcfs"), LLMAPI)
-    assert [record.finish for record in bench.records] == ["stop", "length"]
-
-
-def test_what_a_text_engine_cannot_honour_is_refused_at_the_door() -> None:
-    async def scenario(bench: Bench, engines: list[FakeTriton]) -> None:
-        client = bench.send("x", beam_width=np.array([[2]], np.int32))
-        await bench.ended(client)
-        assert one_end(client).startswith("InvalidRequest: beam_width is 2, allowed: ")
-
-    run_with(1, scenario, settings=LLMAPI)

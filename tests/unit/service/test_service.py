@@ -16,17 +16,12 @@ from tests.unit.service.harness import Bench, Client, run
 TRUE = np.array([[True]])
 
 
-def one_end(client: Client) -> str:
-    assert len(client.ends) == 1
-    return client.ends[0]
-
-
 def test_an_unstreamed_answer_is_one_response() -> None:
     async def scenario(bench: Bench) -> None:
         client = bench.send("héllo")
         await bench.ended(client)
         assert [piece.texts for piece in client.pieces] == [("héllo",)]
-        assert one_end(client) == "final"
+        assert client.one_end == "final"
         piece = client.pieces[0]
         assert (piece.input_tokens, piece.output_tokens, piece.predicted_tokens) == (6, 6, 6)
 
@@ -83,7 +78,7 @@ def test_each_row_of_a_request_is_a_job_of_its_own() -> None:
         client = bench.send(text_input=texts, max_tokens=np.array([[64], [64]], np.int32))
         await bench.ended(client)
         assert {piece.batch_index: piece.texts[0] for piece in client.pieces} == {0: "longer text", 1: "x"}
-        assert one_end(client) == "final"
+        assert client.one_end == "final"
 
     run(scenario, CoreSettings(policy="ssjf", max_inflight=1))
 
@@ -96,7 +91,7 @@ def test_an_engine_error_ends_that_request_alone(text: str, message: str) -> Non
     async def scenario(bench: Bench) -> None:
         bad, good = bench.send(text), bench.send("fine")
         await bench.ended(bad, good)
-        assert one_end(bad) == message
+        assert bad.one_end == message
         assert good.text == "fine"
 
     run(scenario)
@@ -106,7 +101,7 @@ def test_a_bad_request_is_refused_with_its_reason() -> None:
     async def scenario(bench: Bench) -> None:
         client = bench.send("x", temperature=np.array([[np.nan]], np.float32))
         await bench.ended(client)
-        assert one_end(client).startswith("InvalidRequest: temperature is nan")
+        assert client.one_end.startswith("InvalidRequest: temperature is nan")
         assert bench.engine.started == []
 
     run(scenario)
@@ -120,7 +115,7 @@ def test_a_waiting_request_whose_client_has_gone_is_never_dispatched() -> None:
         waiting = bench.send("waiting")
         waiting.gone = True
         await bench.ended(waiting)
-        assert one_end(waiting) == "RequestCancelled: the client has gone"
+        assert waiting.one_end == "RequestCancelled: the client has gone"
         bench.engine.gate.set()
         await bench.ended(running)
         assert bench.engine.started == ["running"]
@@ -150,7 +145,7 @@ def test_stop_ends_running_and_waiting_requests_of_that_id_and_no_other() -> Non
         stop = bench.send(request_id="a", stop=TRUE)
         await bench.ended(running, waiting, stop)
         assert (running.text, waiting.text, stop.text) == ("", "", "")
-        assert [one_end(client) for client in (running, waiting, stop)] == ["final"] * 3
+        assert [client.one_end for client in (running, waiting, stop)] == ["final"] * 3
         assert not other.ends
         bench.engine.gate.set()
         await bench.ended(other)
@@ -163,7 +158,7 @@ def test_a_stop_without_an_id_is_an_error() -> None:
     async def scenario(bench: Bench) -> None:
         client = bench.send(stop=TRUE)
         await bench.ended(client)
-        assert one_end(client).startswith("InvalidRequest: request id is 'empty'")
+        assert client.one_end.startswith("InvalidRequest: request id is 'empty'")
 
     run(scenario)
 
@@ -175,8 +170,8 @@ def test_a_deadline_ends_a_request_that_waits_and_one_that_runs() -> None:
         await bench.until(lambda: bench.engine.started == ["running"])
         waiting = bench.send("waiting", parameters={"deadline_ms": 20})
         await bench.ended(running, waiting)
-        assert one_end(waiting) == "DeadlineExceeded: no engine slot was free in time for its deadline"
-        assert one_end(running) == "DeadlineExceeded: its deadline passed while it ran"
+        assert waiting.one_end == "DeadlineExceeded: no engine slot was free in time for its deadline"
+        assert running.one_end == "DeadlineExceeded: its deadline passed while it ran"
 
     run(scenario, CoreSettings(max_inflight=1))
 
@@ -187,7 +182,7 @@ def test_a_full_queue_refuses_at_once() -> None:
         taken = [bench.send("a"), bench.send("b")]
         refused = bench.send("c")
         await bench.ended(refused)
-        assert one_end(refused).startswith("QueueFull: the queue is full: 1 requests wait")
+        assert refused.one_end.startswith("QueueFull: the queue is full: 1 requests wait")
         bench.engine.gate.set()
         await bench.ended(*taken)
 
@@ -202,7 +197,7 @@ def test_an_engine_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch
         bench.engine.gate.clear()
         client = bench.send("silent")
         await bench.ended(client)
-        assert one_end(client) == "EngineFailed: the engine sent nothing for 0.05 s"
+        assert client.one_end == "EngineFailed: the engine sent nothing for 0.05 s"
 
     run(scenario, settings=ServiceSettings(cancel_poll_s=0.005, engine_stall_s=0.05))
 
@@ -227,7 +222,7 @@ def test_shutting_down_answers_everything_that_is_alive() -> None:
         await bench.until(lambda: bench.engine.started == ["running"])
 
     run(scenario, CoreSettings(max_inflight=1))
-    assert [one_end(client) for client in clients] == ["NotAccepting: the test is over"] * 2
+    assert [client.one_end for client in clients] == ["NotAccepting: the test is over"] * 2
 
 
 def test_status_is_public_in_brief_and_complete_with_the_token() -> None:
@@ -247,7 +242,7 @@ def test_control_needs_the_token(token: str | None) -> None:
     async def scenario(bench: Bench) -> None:
         client = bench.send(parameters={"control": "drain", "control_token": token})
         await bench.ended(client)
-        assert one_end(client).startswith("ControlRefused: control 'drain' needs the control_token")
+        assert client.one_end.startswith("ControlRefused: control 'drain' needs the control_token")
         assert bench.service.accepting
 
     run(scenario, settings=ServiceSettings(control_token="secret"))
@@ -272,7 +267,7 @@ def test_policy_and_limits_change_on_a_live_queue() -> None:
         await bench.ended(*changes, *wrong)
         assert json.loads(changes[1].text)["policy"] == "ssjf"
         assert json.loads(changes[1].text)["limits"]["max_queue"] == 3
-        assert [one_end(client).split(":")[0] for client in wrong] == [
+        assert [client.one_end.split(":")[0] for client in wrong] == [
             "InvalidSetting", "InvalidSetting", "InvalidRequest", "InvalidRequest",
         ]  # fmt: skip
         bench.engine.gate.set()
@@ -330,7 +325,7 @@ def test_wrong_settings_of_a_policy_are_refused_and_change_nothing(settings: Any
         parameters = {"control": "set_policy", "control_token": "secret", "policy": "ssjf", "settings": settings}
         client = bench.send(parameters=parameters)
         await bench.ended(client)
-        assert one_end(client).startswith(error)
+        assert client.one_end.startswith(error)
         assert bench.core.settings == before
 
     run(scenario, settings=ServiceSettings(control_token="secret"))
@@ -359,7 +354,7 @@ def test_a_draining_scheduler_finishes_what_it_has_and_takes_nothing_new() -> No
         drain = bench.send(parameters={"control": "drain", **secret})
         refused = bench.send("new")
         await bench.ended(drain, refused)
-        assert one_end(refused).startswith("NotAccepting: the scheduler is draining")
+        assert refused.one_end.startswith("NotAccepting: the scheduler is draining")
         bench.engine.gate.set()
         await bench.ended(running)
         assert running.text == "running"

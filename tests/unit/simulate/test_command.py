@@ -10,10 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from ssjf_tools.bench_core import main as bench_core
 from ssjf_tools.bootstrap import CHECKOUT
 from ssjf_tools.simulate import plots
 from ssjf_tools.simulate.__main__ import main
@@ -24,16 +22,6 @@ FIELDS = {
     "policy", "predictor", "batching", "slots", "load", "requests", "mean_jct_s", "p50_jct_s", "p90_jct_s", "p99_jct_s",
     "max_wait_s", "mean_jct_vs_fcfs", "share_of_oracle_gain", "ci95_mean_jct_vs_fcfs",
 }  # fmt: skip
-
-
-@pytest.fixture
-def predictions(tmp_path: Path) -> Path:
-    source = np.random.default_rng(0)
-    lengths = np.clip(source.lognormal(4.5, 1.0, 500).round(), 1, 2000)
-    lines = [f"{int(length)},{int(length > 90)},{np.digitize(length, [40, 90, 200, 400])}" for length in lengths]
-    path = tmp_path / "predictions.csv"
-    path.write_text("output_tokens,class3,class5\n" + "\n".join(lines) + "\n")
-    return path
 
 
 def rows(tmp_path: Path, *arguments: str) -> list[dict[str, Any]]:
@@ -154,80 +142,10 @@ def test_intervals_are_students() -> None:
     assert (high - low) / 2 == pytest.approx(4.303 / 3**0.5)
 
 
-def test_reproduce_paper(tmp_path: Path, predictions: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "paper.json"
-    call = ["--predictions", str(predictions), "--runs", "3", "--only", "bursts", "--json", str(out)]
-    assert reproduce_paper(call) == 0
-    bursts = json.loads(out.read_text())["bursts"]
-    assert {row["batching"] for row in bursts} == {"none", "dynamic", "continuous"}
-    assert {row["rate"] for row in bursts} == {None, *range(1, 11)}
-    totals = {(row["batching"], row["policy"], row["predictor"]): row for row in bursts if row["rate"] is None}
-    none = totals["none", "ssjf", "class5"]
-    assert totals["none", "sjf-oracle", None]["mean_jct_vs_fcfs"] < none["mean_jct_vs_fcfs"] < -0.1
-    # The paper's figure flatters: nothing is completed faster in the end.
-    assert none["completions_at_25_vs_fcfs"] > 0.3
-    assert abs(none["completions_at_100_vs_fcfs"]) < 0.01
-    assert "done/s at 25 %" in capsys.readouterr().out
-
-
-def test_reproduce_paper_in_steady_state(
-    tmp_path: Path, predictions: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("ssjf_tools.simulate.paper.steady.run_steady.__defaults__", ((0.7, 0.9), (1, 8)))
-    out = tmp_path / "paper.json"
-    call = [
-        "--predictions",
-        str(predictions),
-        "--only",
-        "steady",
-        "--requests",
-        "2000",
-        "--seeds",
-        "1",
-        "--json",
-        str(out),
-    ]
-    assert reproduce_paper(call) == 0
-    found = {
-        (row["slots"], row["load"], row["policy"], row["predictor"]): row for row in json.loads(out.read_text())["rows"]
-    }
-    assert len(found) == 4 * 7
-    gain = {slots: found[slots, 0.9, "ssjf", "class5"]["mean_jct_vs_fcfs"] for slots in (1, 8)}
-    assert gain[1] < gain[8] < 0
-    text = capsys.readouterr().out
-    assert "ssjf@60 class5" in text
-    assert "longest wait" in text
-
-
-def test_reproduce_paper_refuses_wrong_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert reproduce_paper(["--predictions", str(tmp_path / "none.csv")]) == 2
-    assert "none.csv: cannot be read" in capsys.readouterr().err
-
-
 def test_plots(tmp_path: Path, predictions: Path) -> None:
     folder = tmp_path / "plots"
     assert main(["--predictions", str(predictions), "--requests", "300", "--seeds", "1", "--plots", str(folder)]) == 0
     assert sorted(path.name for path in folder.iterdir()) == ["completion.png", "queue.png", "waits.png"]
-
-
-def test_paper_plots(tmp_path: Path, predictions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssjf_tools.simulate.paper.steady.run_steady.__defaults__", ((0.7, 0.9), (1, 2)))
-    folder = tmp_path / "plots"
-    call = [
-        "--predictions",
-        str(predictions),
-        "--runs",
-        "2",
-        "--requests",
-        "200",
-        "--seeds",
-        "1",
-        "--plots",
-        str(folder),
-    ]
-    assert reproduce_paper(call) == 0
-    drawn = {path.name for path in folder.iterdir()}
-    assert {"burst-none.png", "longest-wait.png", "steady-ssjf-class5.png", "steady-ssjf-within-60-class5.png"} <= drawn
 
 
 @pytest.mark.parametrize("command", [main, reproduce_paper], ids=["simulate", "reproduce-paper"])
@@ -257,20 +175,6 @@ def test_the_scripts_ask_for_matplotlib_where_they_draw(tmp_path: Path, script: 
     done = subprocess.run([tmp_path / script, argument, "p"], capture_output=True, text=True, check=True)
     assert done.stdout.split()[:2] == ["--extra", extra]
     assert done.stdout.split()[-2:] == [argument, "p"]
-
-
-def test_bench_core(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "core.json"
-    assert bench_core(["--waiting", "2000", "--samples", "200", "--switch-waiting", "500", "--json", str(out)]) == 0
-    figures = json.loads(out.read_text())
-    assert len(figures["push_pop"]) == 8
-    assert figures["switch_s"].keys() == {row["policy"] for row in figures["push_pop"]}
-    assert [row["waiting"] for row in figures["growth"]] == [1000]
-    assert "live switch" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        bench_core(["--policies", "lifo"])
-    with pytest.raises(SystemExit):
-        bench_core(["--waiting", "0"])
 
 
 @pytest.fixture
@@ -360,15 +264,3 @@ def test_a_replayed_journal_says_on_which_machine(tmp_path: Path, capsys: pytest
     )
     assert "the paper's" not in said.out + said.err
     assert "default" not in said.err
-
-
-@pytest.mark.parametrize(
-    ("only", "argument"), [("steady", "--runs"), ("steady", "--seed"), ("bursts", "--requests"), ("bursts", "--seeds")]
-)
-def test_reproduce_paper_refuses_arguments_of_the_part_that_is_left_out(
-    predictions: Path, only: str, argument: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as caught:
-        reproduce_paper(["--predictions", str(predictions), "--only", only, argument, "7"])
-    assert caught.value.code == 2
-    assert f"{argument} has no effect with --only {only}" in capsys.readouterr().err
